@@ -1,0 +1,166 @@
+"""What a handler is given: the request, in trio's abstract streams only."""
+
+import abc
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from typing import TypeAlias
+
+import trio
+
+from trifcgi.protocol.constants import Role
+
+__all__ = ["Handler", "Params", "Request", "ResponseStream"]
+
+
+class Params(Mapping[str, str]):
+    """A request's params by name.
+
+    Lossless: UTF-8 with surrogateescape, so ``os.fsencode(value)`` gives the bytes
+    back. Where a front end sends a name twice the last one counts;
+    ``Request.pairs`` has them all. Decoded on first use.
+    """
+
+    __slots__ = ("_decoded", "_pairs")
+
+    def __init__(self, pairs: Sequence[tuple[bytes, bytes]]) -> None:
+        self._pairs = pairs
+        self._decoded: dict[str, str] | None = None
+
+    def _values(self) -> dict[str, str]:
+        decoded = self._decoded
+        if decoded is None:
+            decoded = self._decoded = {
+                name.decode("utf-8", "surrogateescape"): value.decode("utf-8", "surrogateescape")
+                for name, value in self._pairs
+            }
+        return decoded
+
+    def __getitem__(self, name: str) -> str:
+        return self._values()[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values())
+
+    def __len__(self) -> int:
+        return len(self._values())
+
+    def __repr__(self) -> str:
+        return f"<Params {len(self)} names>"
+
+
+class ResponseStream(trio.abc.SendStream):
+    """``Request.stdout``: the response, as CGI writes it (RFC 3875 §6), head first.
+
+    For a responder, bytes given to :meth:`send_all` are held back until the blank line
+    that ends the head has been seen, so that the head leaves as one record (front ends
+    break on less); a missing ``Status`` is added. Whoever builds the head itself uses
+    :meth:`send_head` and saves that second look.
+    """
+
+    __slots__ = ()
+
+    @property
+    @abc.abstractmethod
+    def begun(self) -> bool:
+        """Whether a head has been handed over; from then on no other response can be
+        made for this request."""
+
+    @abc.abstractmethod
+    def send_head(self, head: bytes, *, bodyless: bool = False) -> None:
+        """Queue a finished response head; never waits and is no checkpoint.
+
+        It leaves together with the first body bytes, or at the latest when the handler
+        next waits for something or returns.
+
+        Args:
+            head: status and header lines and the blank line after them, as
+                :func:`trifcgi.cgi.encode_head` makes it.
+            bodyless: body bytes that follow are dropped (HEAD, 204, 304).
+
+        Raises:
+            ResponseError: a head has been sent before.
+        """
+
+
+class Request(abc.ABC):
+    """One FastCGI request, as a handler sees it.
+
+    Attributes:
+        id: the request ID on its connection, 1 to 65,535. Front ends reuse it.
+        role: the role asked for.
+        keep_connection: whether the front end asked to keep the connection open.
+        pairs: the params as they came: ordered, with duplicates, bytes.
+        params: the same as a mapping of str to str.
+    """
+
+    __slots__ = ("_params", "id", "keep_connection", "pairs", "role")
+
+    id: int
+    role: Role
+    keep_connection: bool
+    pairs: Sequence[tuple[bytes, bytes]]
+
+    @property
+    def params(self) -> Params:
+        """The params by name (see :class:`Params`)."""
+        params = getattr(self, "_params", None)
+        if params is None:
+            params = self._params = Params(self.pairs)
+        return params
+
+    @property
+    @abc.abstractmethod
+    def stdin(self) -> trio.abc.ReceiveStream:
+        """The request body (§5.3). Ends with ``b""`` only when the front end said that
+        the body is whole; raises ``trio.BrokenResourceError`` when it went away before."""
+
+    @property
+    @abc.abstractmethod
+    def data(self) -> trio.abc.ReceiveStream:
+        """The filter role's second stream (§6.4); empty for the other roles."""
+
+    @property
+    @abc.abstractmethod
+    def stdout(self) -> ResponseStream:
+        """The response. Sending raises ``trio.BrokenResourceError`` once the front end has
+        aborted the request or is gone."""
+
+    @property
+    @abc.abstractmethod
+    def stderr(self) -> trio.abc.SendStream:
+        """The front end's error log. What is sent before the response head waits for it
+        (a STDERR record ahead of the head kills HAProxy 2.6.12)."""
+
+    @property
+    @abc.abstractmethod
+    def cancel_scope(self) -> trio.CancelScope:
+        """The scope around the handler: an abort, a lost connection, a passed deadline, a
+        drain or an operator cancels it, and so may the handler itself."""
+
+    @property
+    @abc.abstractmethod
+    def aborted(self) -> bool:
+        """Whether the front end has aborted this request or its connection is lost."""
+
+    @abc.abstractmethod
+    async def wait_aborted(self) -> None:
+        """Return as soon as :attr:`aborted` is true.
+
+        A task that waits here when the abort arrives returns normally, even though the
+        handler's scope is cancelled in the same moment; its next checkpoint raises
+        ``Cancelled``. When it is true already this is no checkpoint.
+        """
+
+
+Handler: TypeAlias = Callable[[Request], Awaitable[int | None]]
+"""An async callable that takes a :class:`Request` and returns ``None`` or the FastCGI
+application status.
+
+A handler object may also have:
+
+``roles``
+    a container of :class:`Role`: the roles that it serves (all three without it).
+    Others are refused with FCGI_UNKNOWN_ROLE.
+``lifespan``
+    a function without arguments that returns an async context manager, entered before the
+    first request and left after the last.
+"""
