@@ -1,0 +1,20 @@
+"""CGI meaning (RFC 3875): what a request's params say, and how a response head is written.
+
+Pure: no input, output, clock or logging.
+"""
+
+from trifcgi.cgi.head import (
+    complete_head,
+    encode_head,
+    end_of_head,
+    error_response,
+    is_bodyless,
+)
+
+__all__ = [
+    "complete_head",
+    "encode_head",
+    "end_of_head",
+    "error_response",
+    "is_bodyless",
+]

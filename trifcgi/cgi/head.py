@@ -1,0 +1,301 @@
+"""The response head: status and headers to bytes, as CGI writes them (RFC 3875 §6).
+
+Every head that leaves the program is made here, so that what front ends break on is
+known in one place:
+
+- ``Status`` is always there and always the last line. Without it Apache and Caddy make
+  a 200 of a redirect; ahead of ``Location`` HAProxy makes a 302 of a 201 or a 307.
+- A reason phrase is always there: nginx and HAProxy would send an empty one.
+- 1xx is refused: after a 103 nginx, Apache and Caddy take the real head for body, and no
+  front end tunnels a 101 over FastCGI.
+- Hop-by-hop fields are dropped (RFC 9110 §7.6.1). They belong to the connection between
+  client and front end, and mod_fcgid sends ``Transfer-Encoding`` on raw, which breaks the
+  response.
+- CR, LF and NUL are refused, which is what keeps one header from becoming two.
+
+Names keep the case that they were given in: every front end takes lower case.
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from http import HTTPStatus
+from typing import Final
+
+from trifcgi.errors import ResponseError
+
+__all__ = ["complete_head", "encode_head", "end_of_head", "error_response", "is_bodyless"]
+
+_TOKEN: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110 §5.6.2
+_BLANK_LINE: Final = re.compile(rb"\n\r?\n")
+_STATUS_VALUE: Final = re.compile(rb"([0-9]{3})(?:[ \t]+(.*))?")
+_STATUS_LINE: Final = re.compile(rb"HTTP/[0-9.]+[ \t]+([0-9]{3})(?:[ \t]+(.*))?")
+
+# What becomes of a field, by name.
+_KEEP: Final = 0
+_DROP: Final = 1
+_CONTENT_LENGTH: Final = 2
+
+_DROPPED: Final = frozenset(
+    {
+        b"connection",
+        b"keep-alive",
+        b"proxy-authenticate",
+        b"proxy-authentication-info",
+        b"proxy-authorization",
+        b"proxy-connection",
+        b"status",
+        b"te",
+        b"trailer",
+        b"transfer-encoding",
+        b"upgrade",
+    }
+)
+
+
+class _Fields(dict[bytes, int]):
+    """What becomes of each field name, learned as names come by.
+
+    A hit costs one look-up, where the token check costs five. Bounded, as an
+    application may derive names from what clients send.
+    """
+
+    _MOST: Final = 1024
+    _LONGEST: Final = 64
+
+    def __missing__(self, name: bytes) -> int:
+        if _TOKEN.fullmatch(name) is None:
+            raise ResponseError(f"{bytes(name)!r} is no header name (RFC 9110 §5.1)")
+        lowered = name.lower()
+        fate = _KEEP
+        if lowered in _DROPPED:
+            fate = _DROP
+        elif lowered == b"content-length":
+            fate = _CONTENT_LENGTH
+        if len(name) <= self._LONGEST:
+            if len(self) >= self._MOST:
+                self.clear()
+            self[name] = fate
+        return fate
+
+
+_fields: Final = _Fields()
+
+# The standard library's phrases differ from one Python to the next where RFC 9110 renamed
+# a status; these are the RFC's.
+_REASONS: Final[dict[int, str]] = {
+    **{status.value: status.phrase for status in HTTPStatus if status >= 200},
+    413: "Content Too Large",
+    414: "URI Too Long",
+    416: "Range Not Satisfiable",
+    422: "Unprocessable Content",
+}
+_REASONS_BY_CLASS: Final = {2: "Success", 3: "Redirection", 4: "Client Error", 5: "Server Error"}
+_TAILS: Final[dict[int, bytes]] = {
+    status: b"Status: %d %b\r\n\r\n" % (status, reason.encode())
+    for status, reason in _REASONS.items()
+}
+
+
+def _reason_for(status: int) -> str:
+    return _REASONS.get(status) or _REASONS_BY_CLASS.get(status // 100, "Unknown")
+
+
+def _check_status(status: object) -> None:
+    if not isinstance(status, int) or not 100 <= status <= 999:
+        raise ResponseError(f"a status is a whole number from 200 to 999, not {status!r}")
+    if status == 101:
+        raise ResponseError("status 101: no front end switches protocols over FastCGI")
+    if status < 200:
+        raise ResponseError(f"status {status}: FastCGI carries no interim responses")
+
+
+def _tail(status: int, reason: str | None) -> bytes:
+    """The ``Status`` line and the blank line, for a status or a reason out of the ordinary."""
+    _check_status(status)
+    if not reason:
+        reason = _reason_for(status)
+    try:
+        phrase = reason.encode("latin-1")
+    except UnicodeEncodeError:
+        raise ResponseError(f"the reason phrase {reason!r} is not Latin-1") from None
+    return b"Status: %d %b\r\n\r\n" % (status, phrase)
+
+
+def _refuse(head: bytes, headers: list[bytes]) -> ResponseError:
+    """Say which header it was that has a line break or NUL in it."""
+    for name, value in zip(headers[::4], headers[2::4], strict=True):
+        if any(byte in value for byte in b"\r\n\0"):
+            return ResponseError(f"header {name.decode()!r} has a CR, LF or NUL in it: {value!r}")
+    return ResponseError(f"the reason phrase has a CR, LF or NUL in it: {head[-80:]!r}")
+
+
+def encode_head(
+    status: int, headers: Iterable[tuple[bytes, bytes]], *, reason: str | None = None
+) -> bytes:
+    """Make the head of a response, through the blank line that ends it.
+
+    Args:
+        status: 200 to 999.
+        headers: names and values, kept in their order. Hop-by-hop fields and ``Status`` are
+            dropped, and so is ``Content-Length`` for a 204 (RFC 9110 §8.6).
+        reason: the reason phrase; the usual one for the status without it, or when empty.
+
+    Raises:
+        ResponseError: a status that cannot be sent; a name that is no token; CR, LF or
+            NUL in a value or in the reason.
+    """
+    parts: list[bytes] = []
+    for name, value in headers:
+        fate = _fields[name]
+        if fate and (fate == _DROP or status == 204):
+            continue
+        parts += (name, b": ", value, b"\r\n")
+    tail = _TAILS.get(status) if not reason else None
+    parts.append(tail or _tail(status, reason))
+    head = b"".join(parts)
+    # Names are tokens, so each line has exactly the break that was put there. Counting in
+    # the whole costs a third of a look at each value.
+    lines = len(parts) // 4 + 2
+    if head.count(b"\n") != lines or head.count(b"\r") != lines or b"\0" in head:
+        raise _refuse(head, parts[:-1])
+    return head
+
+
+def is_bodyless(method: str | bytes, status: int) -> bool:
+    """Whether a response has a head only (RFC 9110 §6.4.1): to HEAD, and 204 and 304.
+
+    HAProxy answers 502 when one of these comes with a body.
+    """
+    return status == 304 or status == 204 or method == "HEAD" or method == b"HEAD"
+
+
+def end_of_head(data: bytes | bytearray, start: int = 0) -> int:
+    """Find where a head ends.
+
+    Args:
+        data: what has been written so far, from the head's first byte. Lines may end in
+            CRLF or LF, in any mixture.
+        start: how much of it an earlier call has looked at already.
+
+    Returns:
+        The index just after the blank line, or -1 while there is none.
+    """
+    if start < 3:
+        if data.startswith(b"\n"):
+            return 1
+        if data.startswith(b"\r\n"):
+            return 2
+        start = 0
+    else:
+        start -= 3  # the blank line may have begun in what was seen already
+    found = _BLANK_LINE.search(data, start)
+    return -1 if found is None else found.end()
+
+
+def _parse_status(value: bytes, pattern: re.Pattern[bytes]) -> tuple[int, str]:
+    found = pattern.fullmatch(value)
+    if found is None:
+        raise ResponseError(f"{value!r} does not say a status such as '404 Not Found'")
+    return int(found[1]), (found[2] or b"").decode("latin-1")
+
+
+def _split_line(line: bytes) -> tuple[bytes, bytes]:
+    name, colon, value = line.partition(b":")
+    if line[:1] in {b" ", b"\t"}:
+        # nginx and Apache fail on it, lighttpd loses it, Caddy and HAProxy join the lines.
+        raise ResponseError(f"a header continued on a second line (RFC 9112 §5.2): {line!r}")
+    if not colon:
+        raise ResponseError(f"a line without a colon in the response head: {line!r}")
+    return name, value.strip(b" \t")
+
+
+def complete_head(head: bytes) -> tuple[bytes, int]:
+    """Complete a head that a handler or script wrote itself (RFC 3875 §6.2).
+
+    - Lines may end in CRLF or LF; they leave in CRLF.
+    - Without ``Status`` it is a 302 when there is a ``Location`` and a 200 when not. A
+      ``Location`` that is a local path is no exception: RFC 3875 §6.2.2 would have the front
+      end serve that path in place, which of the known ones only mod_fcgid does, so the
+      client is asked to go there, behind each of them.
+    - A first line such as ``HTTP/1.1 201 Created`` counts as ``Status``: nginx would send a
+      200, lighttpd understand it, the others fail.
+    - A head of nothing but the blank line is a 200 without headers.
+    - What :func:`encode_head` drops is dropped.
+
+    Args:
+        head: all of it, through the blank line.
+
+    Returns:
+        The head to send, and its status.
+
+    Raises:
+        ResponseError: it is no head: it does not end in its blank line; a bad name; a
+            line without a colon or a folded one; NUL; CR within a line; a second ``Status``;
+            a status that cannot be sent.
+    """
+    return _complete_again(head) if len(head) <= _LEARNED_HEAD else _complete(head)
+
+
+def _complete(head: bytes) -> tuple[bytes, int]:
+    if end_of_head(head) != len(head):
+        raise ResponseError("a response head ends with its first blank line")
+    status: int | None = None
+    reason = ""
+    has_location = False
+    headers: list[tuple[bytes, bytes]] = []
+    lines = head.replace(b"\r\n", b"\n").split(b"\n")[:-2]
+    if lines and lines[0].startswith(b"HTTP/"):
+        status, reason = _parse_status(lines.pop(0), _STATUS_LINE)
+    for line in lines:
+        name, value = _split_line(line)
+        lowered = name.lower()
+        if lowered == b"status":
+            if status is not None:
+                raise ResponseError(f"a second status in one response head: {line!r}")
+            status, reason = _parse_status(value, _STATUS_VALUE)
+            continue
+        if lowered == b"location":
+            has_location = True
+        headers.append((name, value))
+    if status is None:
+        status = 302 if has_location else 200
+    return encode_head(status, headers, reason=reason), status
+
+
+# Handlers write the same few heads over and over: 0.2 µs instead of 5. Longer ones have
+# cookies and the like in them, and are not worth the room.
+_LEARNED_HEAD: Final = 256
+_complete_again: Final = lru_cache(maxsize=128)(_complete)
+
+
+def error_response(
+    status: int,
+    detail: str = "",
+    *,
+    headers: Sequence[tuple[bytes, bytes]] = (),
+    head_only: bool = False,
+) -> bytes:
+    """Make a whole response that the server itself answers with: head and a line of text.
+
+    Args:
+        status: 200 to 999.
+        detail: one sentence for whoever reads the answer. It goes to the client, so nothing
+            about the inside belongs in it.
+        headers: more headers, ``Retry-After`` say.
+        head_only: leave the body out, as for HEAD. ``Content-Length`` still counts it.
+    """
+    body = f"{status} {_reason_for(status)}\n"
+    if detail:
+        body += f"{detail}\n"
+    content = body.encode("utf-8", "replace")
+    length = b"%d" % len(content)
+    head = encode_head(
+        status,
+        [
+            (b"Content-Type", b"text/plain; charset=utf-8"),
+            (b"Content-Length", length),
+            *headers,
+        ],
+    )
+    return head if head_only else head + content
