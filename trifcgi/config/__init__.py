@@ -1,0 +1,34 @@
+"""One table of options, and the configuration made from it."""
+
+from trifcgi.config.addresses import (
+    Address,
+    InheritedSocket,
+    TcpAddress,
+    UnixAddress,
+    parse_address,
+)
+from trifcgi.config.sources import configure, nearest
+from trifcgi.config.table import (
+    OPTIONS,
+    Configuration,
+    Group,
+    Option,
+    Origin,
+    Source,
+)
+
+__all__ = [
+    "Address",
+    "OPTIONS",
+    "Configuration",
+    "Group",
+    "InheritedSocket",
+    "Option",
+    "Origin",
+    "Source",
+    "TcpAddress",
+    "UnixAddress",
+    "configure",
+    "nearest",
+    "parse_address",
+]

@@ -1,0 +1,167 @@
+"""From command line, environment and file to one :class:`Configuration`."""
+
+import difflib
+import os
+import tomllib
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import attrs
+
+from trifcgi.config.kinds import Network
+from trifcgi.config.table import OPTIONS, Configuration, Option, Origin, Source
+from trifcgi.errors import ConfigurationError
+
+__all__ = ["CONFIG_VARIABLE", "WEB_SERVER_ADDRS", "configure"]
+
+CONFIG_VARIABLE: Final = "TRIFCGI_CONFIG"
+WEB_SERVER_ADDRS: Final = "FCGI_WEB_SERVER_ADDRS"
+_PREFIX: Final = "TRIFCGI_"
+
+
+@attrs.frozen
+class _Setting:
+    """A value that some source gives an option."""
+
+    option: Option
+    value: object
+    origin: Origin
+
+
+def configure(
+    command_line: Mapping[str, str],
+    *,
+    config: str | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> Configuration:
+    """Merge all sources: the command line wins, then the environment, then the file.
+
+    Args:
+        command_line: option names to the text given for them; only what was given.
+        config: the TOML file (``--config``); without it ``TRIFCGI_CONFIG`` may name one.
+        environ: the environment, ``os.environ`` by default. An empty variable is an
+            unset one.
+
+    Raises:
+        ConfigurationError: one sentence about the first mistake found.
+    """
+    environ = os.environ if environ is None else environ
+    path = config or environ.get(CONFIG_VARIABLE) or None
+    settings: dict[str, _Setting] = {}
+    # From the weakest source to the strongest; each value is checked, used or not.
+    for setting in (
+        *(_from_file(path) if path is not None else ()),
+        *_from_environment(environ),
+        *_from_command_line(command_line),
+    ):
+        settings[setting.option.name] = setting
+    allow = _web_server_addrs(environ, settings.get("allow"))
+    if allow is not None:
+        settings["allow"] = allow
+    # Any: each value is what its line of the table promises, which no checker can see.
+    values: dict[str, Any] = {
+        setting.option.attribute: setting.value for setting in settings.values()
+    }
+    origins = {name: setting.origin for name, setting in settings.items()}
+    configuration = Configuration(**values, origins=origins)
+    _refuse_contradictions(configuration)
+    return configuration
+
+
+def _from_command_line(given: Mapping[str, str]) -> Iterator[_Setting]:
+    for name, text in given.items():
+        option = OPTIONS[name]
+        origin = Origin(Source.COMMAND_LINE, "APP" if option.positional else f"--{name}")
+        yield _parsed(option, text, origin)
+
+
+def _from_environment(environ: Mapping[str, str]) -> Iterator[_Setting]:
+    known = {option.variable: option for option in OPTIONS.values()}
+    for variable, text in environ.items():
+        if not variable.startswith(_PREFIX) or variable == CONFIG_VARIABLE or not text:
+            continue
+        option = known.get(variable)
+        if option is None:
+            raise ConfigurationError(
+                f"The environment variable {variable} is none that trifcgi knows"
+                f"{nearest(variable, [*known, CONFIG_VARIABLE])}."
+            )
+        yield _parsed(option, text, Origin(Source.ENVIRONMENT, variable))
+
+
+def _from_file(path: str) -> Iterator[_Setting]:
+    for key, value in _read_toml(path).items():
+        option = OPTIONS.get(key)
+        if option is None:
+            raise ConfigurationError(f"{path}: {key!r} is not an option{nearest(key, OPTIONS)}.")
+        origin = Origin(Source.FILE, f"{key} in {path}")
+        try:
+            value = option.kind.from_toml(value)
+        except ValueError as error:
+            raise _mistake(origin, value, error) from error
+        yield _Setting(option, value, origin)
+
+
+def _read_toml(path: str) -> dict[str, object]:
+    try:
+        return tomllib.loads(Path(path).read_bytes().decode())
+    except OSError as error:
+        raise ConfigurationError(
+            f"The configuration file {path} cannot be read: {error.strerror}."
+        ) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"The configuration file {path} is not TOML: {error}.") from error
+
+
+def _parsed(option: Option, text: str, origin: Origin) -> _Setting:
+    try:
+        return _Setting(option, option.kind.parse(text), origin)
+    except ValueError as error:
+        raise _mistake(origin, text, error) from error
+
+
+def _mistake(origin: Origin, value: object, rule: ValueError) -> ConfigurationError:
+    if origin.source is Source.FILE:
+        sign = ": "
+    else:
+        sign = " " if origin.source is Source.COMMAND_LINE else "="
+    return ConfigurationError(f"{origin}{sign}{value!r} will not do: {rule}.")
+
+
+def _web_server_addrs(environ: Mapping[str, str], setting: _Setting | None) -> _Setting | None:
+    """Add what a front end that spawned this process allows (§3.2) to what was set."""
+    text = environ.get(WEB_SERVER_ADDRS)
+    if not text:
+        return None
+    option = OPTIONS["allow"]
+    found = _parsed(option, text, Origin(Source.ENVIRONMENT, WEB_SERVER_ADDRS))
+    if setting is None:
+        return found
+    both: tuple[Network, ...] = (*setting.value, *found.value)  # type: ignore[misc]
+    where = f"{setting.origin} and {WEB_SERVER_ADDRS}"
+    return _Setting(option, both, Origin(setting.origin.source, where))
+
+
+def _refuse_contradictions(configuration: Configuration) -> None:
+    if configuration.app is not None and "root" in configuration.origins:
+        raise ConfigurationError(
+            f"{_named(configuration, 'root')} is where scripts are looked for, and "
+            f"{configuration.app!r} is served instead of scripts: leave out one of them."
+        )
+    if configuration.unix is None and "unix-mode" in configuration.origins:
+        raise ConfigurationError(
+            f"{_named(configuration, 'unix-mode')} needs a Unix socket: add --unix PATH."
+        )
+
+
+def _named(configuration: Configuration, name: str) -> str:
+    return str(configuration.origin(name))
+
+
+def nearest(name: str, known: Collection[str]) -> str:
+    """A clause that offers the known name most like ``name``, or nothing."""
+    wanted = name.lower().replace("_", "-")
+    spelled = {other.lower().replace("_", "-"): other for other in known}
+    close = difflib.get_close_matches(wanted, spelled, n=1, cutoff=0.7)
+    return f"; did you mean {spelled[close[0]]}?" if close else ""
