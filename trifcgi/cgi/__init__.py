@@ -10,11 +10,17 @@ from trifcgi.cgi.head import (
     error_response,
     is_bodyless,
 )
+from trifcgi.cgi.meaning import BadParams, Meaning, wsgi_environ
+from trifcgi.cgi.script import script_filename
 
 __all__ = [
+    "BadParams",
+    "Meaning",
     "complete_head",
     "encode_head",
     "end_of_head",
     "error_response",
     "is_bodyless",
+    "script_filename",
+    "wsgi_environ",
 ]

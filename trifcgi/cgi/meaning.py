@@ -1,0 +1,285 @@
+"""What a request's params say, in the terms of HTTP, ASGI and WSGI."""
+
+import re
+from collections.abc import Sequence
+from typing import Final
+
+from trifcgi.cgi import target
+from trifcgi.cgi.names import ENVIRON_NAMES, HEADER_NAMES
+
+__all__ = ["BadParams", "Meaning", "wsgi_environ"]
+
+_TOKEN: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_HTTP_VERSIONS: Final = {
+    b"HTTP/1.1": "1.1",
+    b"HTTP/1.0": "1.0",
+    b"HTTP/2.0": "2",
+    b"HTTP/2": "2",
+    b"HTTP/3.0": "3",
+    b"HTTP/3": "3",
+}
+_DEFAULT_PORTS: Final = {"http": 80, "https": 443}
+_MOST_DIGITS: Final = 18  # a larger content length is no length; and int() has bounds of its own
+
+
+class BadParams(ValueError):  # noqa: N818 - "BadParamsError" says it twice
+    """The params make no HTTP request; the message says in a sentence what is missing."""
+
+
+def _number(digits: bytes | None) -> int | None:
+    if digits is None or not digits.isdigit() or len(digits) > _MOST_DIGITS:
+        return None
+    return int(digits)
+
+
+def _port(digits: bytes | None) -> int | None:
+    port = _number(digits)
+    return port if port is not None and 0 < port < 65536 else None
+
+
+def _split_host(name: bytes) -> tuple[str, int | None]:
+    """Host and port of a SERVER_NAME.
+
+    HAProxy puts the whole Host header there; an IPv6 address comes in brackets, or from
+    Caddy without.
+    """
+    port = b""
+    if name.startswith(b"["):
+        name, _, port = name[1:].partition(b"]")
+        port = port.removeprefix(b":")
+    elif name.count(b":") == 1:
+        name, _, port = name.partition(b":")
+    return name.decode("latin-1"), _port(port)
+
+
+class Meaning:
+    """One request's params, understood. Each attribute is worked out when it is asked for.
+
+    Where a front end sends a name twice, the last value counts (nginx, when a
+    ``fastcgi_param`` follows the include that has it too); repeated ``HTTP_`` params are
+    repeated headers.
+
+    Attributes:
+        method: as the client wrote it. It stays in its case: methods are case-sensitive
+            (RFC 9110 §9.1), and a ``get`` that passed a front end's rules about ``GET``
+            must not become one here.
+        script_name: the decoded path down to where the app lives, as bytes.
+        path_info: the decoded path from there on, as bytes.
+    """
+
+    __slots__ = ("_pairs", "_params", "method", "path_info", "script_name")
+
+    def __init__(self, pairs: Sequence[tuple[bytes, bytes]], *, mount: str | None = None) -> None:
+        """Understand the params of a request.
+
+        Args:
+            pairs: the params as they came, with duplicates.
+            mount: the URL prefix that the app lives under, ``/app``, in place of the
+                front end's own idea. A path outside it is left whole, under the root.
+
+        Raises:
+            BadParams: there is no REQUEST_METHOD, or it is no method.
+            ValueError: a mount that does not begin with a slash.
+        """
+        params = dict(pairs)
+        method = params.get(b"REQUEST_METHOD")
+        if not method:
+            raise BadParams("The params have no REQUEST_METHOD, so they make no request.")
+        if not method.isalpha() and _TOKEN.fullmatch(method) is None:
+            raise BadParams(f"REQUEST_METHOD is no HTTP method: {method[:40]!r}.")
+        self._pairs = pairs
+        self._params = params
+        self.method: str = method.decode("ascii")
+        self.script_name: bytes
+        self.path_info: bytes
+        self.script_name, self.path_info = target.cut(
+            params, None if mount is None else target.mount_bytes(mount)
+        )
+
+    def __repr__(self) -> str:
+        return f"<Meaning {self.method} {self.raw_path!r}>"
+
+    @property
+    def path(self) -> str:
+        """The decoded path, :attr:`root_path` included, as ASGI has it.
+
+        Bytes that are no UTF-8 show as U+FFFD, so that the text can always be encoded again;
+        :attr:`raw_path` still has them.
+        """
+        path = self.path_info.decode("utf-8", "replace")
+        return self.root_path + path if self.script_name else path
+
+    @property
+    def root_path(self) -> str:
+        """Where the app lives, ``""`` for the root; :attr:`path` begins with it."""
+        return self.script_name.decode("utf-8", "replace")
+
+    @property
+    def raw_path(self) -> bytes:
+        """The path as the client spelt it, escapes and all, without the query.
+
+        Where the front end does not say, the decoded path, escaped.
+        """
+        return target.raw_path(self._params, self.script_name + self.path_info)
+
+    @property
+    def query_string(self) -> bytes:
+        """What follows the ``?``, escaped; ``b""`` without one."""
+        return target.query_string(self._params)
+
+    @property
+    def http_version(self) -> str:
+        """``1.0``, ``1.1``, ``2`` or ``3``: between client and front end."""
+        return _HTTP_VERSIONS.get(self._params.get(b"SERVER_PROTOCOL", b""), "1.1")
+
+    @property
+    def scheme(self) -> str:
+        """``https`` or ``http``: by HTTPS, which all front ends send on TLS only, else by
+        REQUEST_SCHEME, which HAProxy does not send. Never by a header.
+        """
+        params = self._params
+        https = params.get(b"HTTPS")
+        if https is not None and https.lower() in {b"on", b"1"}:
+            return "https"
+        return "https" if params.get(b"REQUEST_SCHEME", b"").lower() == b"https" else "http"
+
+    @property
+    def client(self) -> tuple[str, int] | None:
+        """The client's address and port, 0 where unknown.
+
+        ``None`` for HAProxy's health checks, which name none, and for clients of an nginx on
+        a Unix socket (``unix:``).
+        """
+        address = self._params.get(b"REMOTE_ADDR")
+        if not address or address == b"unix:":
+            return None
+        return address.decode("latin-1"), _port(self._params.get(b"REMOTE_PORT")) or 0
+
+    @property
+    def server(self) -> tuple[str, int] | None:
+        """Host, without brackets, and port that the front end was reached at.
+
+        Most front ends let the client's ``Host`` decide, so it is no more to be trusted than
+        that. SERVER_PORT comes before a port within SERVER_NAME (HAProxy); without both it is
+        the scheme's. ``None`` when there is no name at all: Caddy, lighttpd, HTTP/1.0.
+        """
+        params = self._params
+        name = params.get(b"SERVER_NAME") or params.get(b"SERVER_ADDR")
+        if not name:
+            return None
+        host, port_in_name = _split_host(name)
+        port = _port(params.get(b"SERVER_PORT")) or port_in_name
+        return host, port or _DEFAULT_PORTS[self.scheme]
+
+    @property
+    def content_length(self) -> int | None:
+        """The length that the body is said to have; ``None`` where that is not known.
+
+        nginx sends ``""`` for no body, Caddy ``-1`` for a chunked one, Apache nothing for
+        either. Only the end of stdin ends a body.
+        """
+        return _number(self._params.get(b"CONTENT_LENGTH"))
+
+    @property
+    def content_type(self) -> bytes | None:
+        """The body's media type; ``None`` where it is absent or empty."""
+        return self._params.get(b"CONTENT_TYPE") or None
+
+    @property
+    def remote_user(self) -> str | None:
+        """The user's name by REMOTE_USER; ``None`` where it is absent or empty.
+
+        This is not authentication. nginx's stock params and HAProxy copy the name out of the
+        client's ``Authorization`` header, whose password nobody has checked. Only behind a
+        front end that is configured to check it does it prove anything.
+        """
+        user = self._params.get(b"REMOTE_USER")
+        return user.decode("latin-1") if user else None
+
+    @property
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        """The request's headers, names in lower case, as ASGI has them: a new list each time.
+
+        Repeated headers stay apart where the front end repeats the param (nginx, HAProxy);
+        the others have joined them with ``", "``. Cookies that came in several lines are
+        joined with ``"; "`` (RFC 9113 §8.2.3). See :mod:`trifcgi.cgi.names` for what is
+        left out.
+        """
+        names = HEADER_NAMES
+        headers = [
+            (name, value) for param, value in self._pairs if (name := names[param]) is not None
+        ]
+        params = self._params
+        if len(params) != len(self._pairs):
+            headers = _with_one_cookie(headers)
+        if params.get(b"HTTP_HOST") == b"":  # Caddy's word for: there was none (HTTP/1.0)
+            headers = [header for header in headers if header[0] != b"host"]
+        content_type = params.get(b"CONTENT_TYPE")
+        if content_type:
+            headers.append((b"content-type", content_type))
+        if self.content_length is not None:
+            headers.append((b"content-length", params[b"CONTENT_LENGTH"]))
+        return headers
+
+    def wsgi_environ(self) -> dict[str, str]:
+        """A new PEP 3333 environ, complete but for the ``wsgi.`` keys.
+
+        All params are in it, except those that :mod:`trifcgi.cgi.names` passes over and empty
+        ones that WSGI wants absent. Values are bytes read as Latin-1. Repeated headers
+        are joined, with ``"; "`` for cookies and ``", "`` for others (RFC 9110 §5.3). See
+        :attr:`remote_user` before trusting REMOTE_USER.
+        """
+        names = ENVIRON_NAMES
+        environ = {
+            name: value.decode("latin-1")
+            for param, value in self._pairs
+            if (name := names[param]) is not None
+        }
+        if len(self._params) != len(self._pairs):
+            self._join_repeated(environ)
+        for name in ("CONTENT_TYPE", "HTTP_HOST", "REMOTE_USER", "AUTH_TYPE"):
+            if not environ.get(name, "."):
+                del environ[name]
+        if self.content_length is None:
+            environ.pop("CONTENT_LENGTH", None)
+        host, port = self.server or ("localhost", _DEFAULT_PORTS[self.scheme])
+        environ["SCRIPT_NAME"] = self.script_name.decode("latin-1")
+        environ["PATH_INFO"] = self.path_info.decode("latin-1")
+        environ["QUERY_STRING"] = self.query_string.decode("latin-1")
+        environ["SERVER_NAME"] = f"[{host}]" if ":" in host else host
+        environ["SERVER_PORT"] = str(port)
+        if not environ.get("SERVER_PROTOCOL"):
+            environ["SERVER_PROTOCOL"] = "HTTP/1.1"
+        return environ
+
+    def _join_repeated(self, environ: dict[str, str]) -> None:
+        values: dict[str, list[bytes]] = {}
+        for param, value in self._pairs:
+            name = ENVIRON_NAMES[param]
+            if name is not None and name.startswith("HTTP_"):
+                values.setdefault(name, []).append(value)
+        for name, repeated in values.items():
+            if len(repeated) > 1:
+                separator = b"; " if name == "HTTP_COOKIE" else b", "
+                environ[name] = separator.join(repeated).decode("latin-1")
+
+
+def _with_one_cookie(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    cookies = [value for name, value in headers if name == b"cookie"]
+    if len(cookies) < 2:
+        return headers
+    others = [header for header in headers if header[0] != b"cookie"]
+    return [*others, (b"cookie", b"; ".join(cookies))]
+
+
+def wsgi_environ(
+    pairs: Sequence[tuple[bytes, bytes]], *, mount: str | None = None
+) -> dict[str, str]:
+    """The PEP 3333 environ of a request, complete but for the ``wsgi.`` keys.
+
+    The same as :meth:`Meaning.wsgi_environ`, for whoever needs nothing else.
+
+    Raises:
+        BadParams: the params make no request.
+    """
+    return Meaning(pairs, mount=mount).wsgi_environ()

@@ -1,0 +1,98 @@
+"""Which params are request headers, and under which names (RFC 3875 §4.1.18).
+
+A param is a header when its name begins with ``HTTP_`` and the rest is a token. Anything
+else never becomes one: Apache sends its own environment along (``PATH``, ``CONTEXT_*``,
+``REDIRECT_*``, ``SSL_*``, ``proxy-nokeepalive``).
+
+These ``HTTP_`` params are passed over, for ASGI and WSGI alike:
+
+=============================================  ==========================================
+``HTTP_PROXY``                                 libraries take it for the setting of an
+                                               outgoing proxy (httpoxy, CVE-2016-5385);
+                                               nginx and Caddy pass it on
+``HTTP_CONTENT_LENGTH``, ``HTTP_CONTENT_TYPE`` forged with ``Content_Length:`` behind
+                                               lighttpd, Caddy and some nginx; only
+                                               ``CONTENT_LENGTH`` and ``CONTENT_TYPE`` count
+``HTTP_TRANSFER_ENCODING``, ``HTTP_TRAILER``   the front end has taken the chunks apart
+``HTTP_EXPECT``                                the front end has answered 100 itself
+``HTTP_CONNECTION``, ``HTTP_KEEP_ALIVE``,      between client and front end alone
+``HTTP_PROXY_CONNECTION``, ``HTTP_TE``,        (RFC 9110 §7.6.1); nothing can be upgraded
+``HTTP_UPGRADE``                               over FastCGI
+``HTTP_PROXY_AUTHORIZATION``                   credentials for somebody else (§11.7.2)
+=============================================  ==========================================
+
+``X-Forwarded-*`` and ``Forwarded`` are headers like all others and decide nothing: except
+behind Caddy, which overwrites some of them, they are whatever the client wrote.
+"""
+
+import re
+from typing import Final
+
+__all__ = ["ENVIRON_NAMES", "HEADER_NAMES"]
+
+_TOKEN: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_PASSED_OVER: Final = frozenset(
+    {
+        b"HTTP_CONNECTION",
+        b"HTTP_CONTENT_LENGTH",
+        b"HTTP_CONTENT_TYPE",
+        b"HTTP_EXPECT",
+        b"HTTP_KEEP_ALIVE",
+        b"HTTP_PROXY",
+        b"HTTP_PROXY_AUTHORIZATION",
+        b"HTTP_PROXY_CONNECTION",
+        b"HTTP_TE",
+        b"HTTP_TRAILER",
+        b"HTTP_TRANSFER_ENCODING",
+        b"HTTP_UPGRADE",
+    }
+)
+
+# The tables below learn names as they come by, as a front end sends the same ones with every
+# request. Clients can make up names: hence the bounds. A full table starts afresh, so that a
+# flood of odd names does not keep the usual ones out for good.
+_MOST: Final = 1024
+_LONGEST: Final = 64
+
+
+def _header_name(param: bytes) -> bytes | None:
+    if not param.startswith(b"HTTP_") or param in _PASSED_OVER:
+        return None
+    if _TOKEN.fullmatch(param, 5) is None:
+        return None
+    return param[5:].replace(b"_", b"-").lower()
+
+
+class _HeaderNames(dict[bytes, bytes | None]):
+    """From a param's name to the header's, in lower case; ``None`` for no header."""
+
+    def __missing__(self, param: bytes) -> bytes | None:
+        header = _header_name(param)
+        if len(param) <= _LONGEST:
+            if len(self) >= _MOST:
+                self.clear()
+            self[param] = header
+        return header
+
+
+class _EnvironNames(dict[bytes, str | None]):
+    """From a param's name to its key in a WSGI environ; ``None`` for what stays out.
+
+    ``wsgi.`` names are the server's own (PEP 3333).
+    """
+
+    def __missing__(self, param: bytes) -> str | None:
+        key: str | None = param.decode("latin-1")
+        if param.startswith(b"wsgi.") or (
+            param.startswith(b"HTTP_") and HEADER_NAMES[param] is None
+        ):
+            key = None
+        if len(param) <= _LONGEST:
+            if len(self) >= _MOST:
+                self.clear()
+            self[param] = key
+        return key
+
+
+HEADER_NAMES: Final = _HeaderNames()
+ENVIRON_NAMES: Final = _EnvironNames()
