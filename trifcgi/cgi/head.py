@@ -22,11 +22,11 @@ from functools import lru_cache
 from http import HTTPStatus
 from typing import Final
 
+from trifcgi.cgi.names import TOKEN, LearnedNames
 from trifcgi.errors import ResponseError
 
 __all__ = ["complete_head", "encode_head", "end_of_head", "error_response", "is_bodyless"]
 
-_TOKEN: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110 §5.6.2
 _BLANK_LINE: Final = re.compile(rb"\n\r?\n")
 _STATUS_VALUE: Final = re.compile(rb"([0-9]{3})(?:[ \t]+(.*))?")
 _STATUS_LINE: Final = re.compile(rb"HTTP/[0-9.]+[ \t]+([0-9]{3})(?:[ \t]+(.*))?")
@@ -53,33 +53,16 @@ _DROPPED: Final = frozenset(
 )
 
 
-class _Fields(dict[bytes, int]):
-    """What becomes of each field name, learned as names come by.
-
-    A hit costs one look-up, where the token check costs five. Bounded, as an
-    application may derive names from what clients send.
-    """
-
-    _MOST: Final = 1024
-    _LONGEST: Final = 64
-
-    def __missing__(self, name: bytes) -> int:
-        if _TOKEN.fullmatch(name) is None:
-            raise ResponseError(f"{bytes(name)!r} is no header name (RFC 9110 §5.1)")
-        lowered = name.lower()
-        fate = _KEEP
-        if lowered in _DROPPED:
-            fate = _DROP
-        elif lowered == b"content-length":
-            fate = _CONTENT_LENGTH
-        if len(name) <= self._LONGEST:
-            if len(self) >= self._MOST:
-                self.clear()
-            self[name] = fate
-        return fate
+def _fate(name: bytes) -> int:
+    if TOKEN.fullmatch(name) is None:
+        raise ResponseError(f"{bytes(name)!r} is no header name (RFC 9110 §5.1)")
+    lowered = name.lower()
+    if lowered in _DROPPED:
+        return _DROP
+    return _CONTENT_LENGTH if lowered == b"content-length" else _KEEP
 
 
-_fields: Final = _Fields()
+_fates: Final = LearnedNames(_fate)
 
 # The standard library's phrases differ from one Python to the next where RFC 9110 renamed
 # a status; these are the RFC's.
@@ -145,14 +128,17 @@ def encode_head(
         ResponseError: a status that cannot be sent; a name that is no token; CR, LF or
             NUL in a value or in the reason.
     """
+    fates = _fates
     parts: list[bytes] = []
     for name, value in headers:
-        fate = _fields[name]
+        fate = fates[name]
         if fate and (fate == _DROP or status == 204):
             continue
         parts += (name, b": ", value, b"\r\n")
-    tail = _TAILS.get(status) if not reason else None
-    parts.append(tail or _tail(status, reason))
+    if reason and reason != _REASONS.get(status):
+        parts.append(_tail(status, reason))
+    else:
+        parts.append(_TAILS.get(status) or _tail(status, None))
     head = b"".join(parts)
     # Names are tokens, so each line has exactly the break that was put there. Counting in
     # the whole costs a third of a look at each value.

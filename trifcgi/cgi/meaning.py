@@ -1,15 +1,13 @@
 """What a request's params say, in the terms of HTTP, ASGI and WSGI."""
 
-import re
 from collections.abc import Sequence
 from typing import Final
 
 from trifcgi.cgi import target
-from trifcgi.cgi.names import ENVIRON_NAMES, HEADER_NAMES
+from trifcgi.cgi.names import ENVIRON_NAMES, HEADER_NAMES, TOKEN
 
 __all__ = ["BadParams", "Meaning", "wsgi_environ"]
 
-_TOKEN: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _HTTP_VERSIONS: Final = {
     b"HTTP/1.1": "1.1",
     b"HTTP/1.0": "1.0",
@@ -85,7 +83,7 @@ class Meaning:
         method = params.get(b"REQUEST_METHOD")
         if not method:
             raise BadParams("The params have no REQUEST_METHOD, so they make no request.")
-        if not method.isalpha() and _TOKEN.fullmatch(method) is None:
+        if not method.isalpha() and TOKEN.fullmatch(method) is None:
             raise BadParams(f"REQUEST_METHOD is no HTTP method: {method[:40]!r}.")
         self._pairs = pairs
         self._params = params
@@ -238,7 +236,7 @@ class Meaning:
         if len(self._params) != len(self._pairs):
             self._join_repeated(environ)
         for name in ("CONTENT_TYPE", "HTTP_HOST", "REMOTE_USER", "AUTH_TYPE"):
-            if not environ.get(name, "."):
+            if environ.get(name) == "":
                 del environ[name]
         if self.content_length is None:
             environ.pop("CONTENT_LENGTH", None)

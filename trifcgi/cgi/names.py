@@ -26,11 +26,42 @@ behind Caddy, which overwrites some of them, they are whatever the client wrote.
 """
 
 import re
-from typing import Final
+from collections.abc import Callable
+from typing import Final, TypeVar
 
-__all__ = ["ENVIRON_NAMES", "HEADER_NAMES"]
+__all__ = ["ENVIRON_NAMES", "HEADER_NAMES", "TOKEN", "LearnedNames"]
 
-_TOKEN: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+TOKEN: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110 §5.6.2
+
+_T = TypeVar("_T")
+
+
+class LearnedNames(dict[bytes, _T]):
+    """A function of a name whose answers are kept, as the same names come every time.
+
+    A hit is one look-up without a call, a fifth of the time of finding out. Peers can
+    make up names: hence the bounds. A full table starts afresh, so that a flood of odd names
+    does not keep the usual ones out for good.
+    """
+
+    __slots__ = ("_find_out",)
+
+    MOST: Final = 1024
+    LONGEST: Final = 64
+
+    def __init__(self, find_out: Callable[[bytes], _T]) -> None:
+        super().__init__()
+        self._find_out = find_out
+
+    def __missing__(self, name: bytes) -> _T:
+        answer = self._find_out(name)
+        if len(name) <= self.LONGEST:
+            if len(self) >= self.MOST:
+                self.clear()
+            self[name] = answer
+        return answer
+
+
 _PASSED_OVER: Final = frozenset(
     {
         b"HTTP_CONNECTION",
@@ -48,51 +79,25 @@ _PASSED_OVER: Final = frozenset(
     }
 )
 
-# The tables below learn names as they come by, as a front end sends the same ones with every
-# request. Clients can make up names: hence the bounds. A full table starts afresh, so that a
-# flood of odd names does not keep the usual ones out for good.
-_MOST: Final = 1024
-_LONGEST: Final = 64
-
 
 def _header_name(param: bytes) -> bytes | None:
     if not param.startswith(b"HTTP_") or param in _PASSED_OVER:
         return None
-    if _TOKEN.fullmatch(param, 5) is None:
+    if TOKEN.fullmatch(param, 5) is None:
         return None
     return param[5:].replace(b"_", b"-").lower()
 
 
-class _HeaderNames(dict[bytes, bytes | None]):
-    """From a param's name to the header's, in lower case; ``None`` for no header."""
-
-    def __missing__(self, param: bytes) -> bytes | None:
-        header = _header_name(param)
-        if len(param) <= _LONGEST:
-            if len(self) >= _MOST:
-                self.clear()
-            self[param] = header
-        return header
+def _environ_name(param: bytes) -> str | None:
+    if param.startswith(b"HTTP_") and _header_name(param) is None:
+        return None
+    if param.startswith(b"wsgi."):  # the server's own (PEP 3333)
+        return None
+    return param.decode("latin-1")
 
 
-class _EnvironNames(dict[bytes, str | None]):
-    """From a param's name to its key in a WSGI environ; ``None`` for what stays out.
+HEADER_NAMES: Final = LearnedNames(_header_name)
+"""From a param's name to the header's, in lower case; ``None`` for no header."""
 
-    ``wsgi.`` names are the server's own (PEP 3333).
-    """
-
-    def __missing__(self, param: bytes) -> str | None:
-        key: str | None = param.decode("latin-1")
-        if param.startswith(b"wsgi.") or (
-            param.startswith(b"HTTP_") and HEADER_NAMES[param] is None
-        ):
-            key = None
-        if len(param) <= _LONGEST:
-            if len(self) >= _MOST:
-                self.clear()
-            self[param] = key
-        return key
-
-
-HEADER_NAMES: Final = _HeaderNames()
-ENVIRON_NAMES: Final = _EnvironNames()
+ENVIRON_NAMES: Final = LearnedNames(_environ_name)
+"""From a param's name to its key in a WSGI environ; ``None`` for what stays out."""

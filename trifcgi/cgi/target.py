@@ -81,14 +81,18 @@ def _belongs(raw: bytes, path: bytes) -> bool:
     """Whether an escaped path is a spelling of a decoded one.
 
     Dots and double slashes do not count, as some front ends have resolved them; nor does
-    ``%2F``, which Apache's ``AllowEncodedSlashes NoDecode`` leaves in the decoded path.
+    ``%2F``, which Apache's ``AllowEncodedSlashes NoDecode`` leaves in the decoded path. Where
+    dots are left in the decoded path (Caddy, HAProxy) nothing has been resolved, and the two
+    are the same or strangers.
     """
     if raw == path:
         return True
     decoded = unquote_to_bytes(raw)
-    return decoded == path or (
-        raw != b"" and _resolve(decoded) == _resolve(_ESCAPED_SLASH.sub(b"/", path))
-    )
+    if decoded == path:
+        return True
+    if not raw or b"/.." in path:
+        return False
+    return _resolve(decoded) == _resolve(_ESCAPED_SLASH.sub(b"/", path))
 
 
 def _cut_at(mount: bytes, path: bytes, uri: bytes) -> tuple[bytes, bytes]:
