@@ -10,6 +10,8 @@ __all__ = [
     "MAX_CONNS",
     "MAX_CONTENT_LENGTH",
     "MAX_REQS",
+    "MAX_REQUEST_ID",
+    "MAX_ROLE",
     "MPXS_CONNS",
     "NULL_REQUEST_ID",
     "VERSION_1",
@@ -23,6 +25,8 @@ HEADER_LEN: Final = 8
 VERSION_1: Final = 1
 NULL_REQUEST_ID: Final = 0
 MAX_CONTENT_LENGTH: Final = 0xFFFF
+MAX_REQUEST_ID: Final = 0xFFFF
+MAX_ROLE: Final = 0xFFFF
 KEEP_CONN: Final = 1
 
 MAX_CONNS: Final = b"FCGI_MAX_CONNS"

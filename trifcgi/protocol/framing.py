@@ -1,0 +1,115 @@
+"""Outgoing bytes: streams cut into records, and the queue of what waits to be sent."""
+
+from typing import Final
+
+from trifcgi.protocol.constants import (
+    HEADER_LEN,
+    MAX_CONTENT_LENGTH,
+    VERSION_1,
+    ProtocolStatus,
+    RecordType,
+)
+from trifcgi.protocol.records import _HEADER, pack_end_request, pack_header
+
+__all__ = ["Output", "end_tail"]
+
+JOINED_UP_TO: Final = 16 * 1024
+"""Content of at most so many bytes is copied behind its header. Up to here the copy is cheaper
+than one more element for ``sendmsg``."""
+
+_STDOUT: Final = int(RecordType.STDOUT)
+_STDERR: Final = int(RecordType.STDERR)
+_COMPLETE: Final = int(ProtocolStatus.REQUEST_COMPLETE)
+
+_pack_header = _HEADER.pack
+
+
+def _plain_tail(request_id: int) -> bytes:
+    return pack_header(_STDOUT, request_id, 0) + pack_end_request(request_id, 0, _COMPLETE)
+
+
+# Front ends count request IDs from 1 up, so these few serve nearly every request, and a hostile
+# one that uses all 65,535 makes nothing grow.
+_PLAIN_TAILS: Final = [_plain_tail(request_id) for request_id in range(256)]
+
+
+def end_tail(
+    request_id: int, app_status: int, protocol_status: int, *, stdout_open: bool, stderr_open: bool
+) -> bytes:
+    """Make the last bytes of an answer: the ends of the streams that are open, then
+    FCGI_END_REQUEST.
+    """
+    if stdout_open and not stderr_open and app_status == 0 and protocol_status == _COMPLETE:
+        return _PLAIN_TAILS[request_id] if request_id < 256 else _plain_tail(request_id)
+    tail = pack_end_request(request_id, app_status, protocol_status)
+    if stderr_open:
+        tail = pack_header(_STDERR, request_id, 0) + tail
+    if stdout_open:
+        tail = pack_header(_STDOUT, request_id, 0) + tail
+    return tail
+
+
+def _as_bytes(data: bytes | bytearray | memoryview) -> bytes | memoryview:
+    """Give something that cannot change while it waits in the queue, without a copy where the
+    bytes behind it are ``bytes`` anyway.
+    """
+    if isinstance(data, bytes):
+        return data
+    if isinstance(data, memoryview) and isinstance(data.obj, bytes) and data.c_contiguous:
+        return data.cast("B")
+    return bytes(data)
+
+
+class Output:
+    """The queue of outgoing chunks.
+
+    Attributes:
+        size: bytes in it.
+    """
+
+    __slots__ = ("_chunks", "size")
+
+    def __init__(self) -> None:
+        self._chunks: list[bytes | memoryview] = []
+        self.size = 0
+
+    def drain(self) -> list[bytes | memoryview]:
+        """Take everything out."""
+        chunks = self._chunks
+        self._chunks = []
+        self.size = 0
+        return chunks
+
+    def add(self, chunk: bytes) -> None:
+        """Queue finished records."""
+        self._chunks.append(chunk)
+        self.size += len(chunk)
+
+    def add_stream(
+        self, record_type: int, request_id: int, data: bytes | bytearray | memoryview
+    ) -> None:
+        """Queue content of a stream, of any length, in as few records as it takes.
+
+        Empty content makes no record: that would end the stream (§3.3).
+        """
+        if type(data) is bytes and len(data) <= JOINED_UP_TO:
+            if data:
+                header = _pack_header(VERSION_1, record_type, request_id, len(data), 0)
+                self._chunks.append(header + data)
+                self.size += HEADER_LEN + len(data)
+            return
+        content = _as_bytes(data)
+        if len(content) <= JOINED_UP_TO:
+            self.add_stream(record_type, request_id, bytes(content))
+        else:
+            self._add_long_stream(record_type, request_id, memoryview(content))
+
+    def _add_long_stream(self, record_type: int, request_id: int, content: memoryview) -> None:
+        for start in range(0, len(content), MAX_CONTENT_LENGTH):
+            piece = content[start : start + MAX_CONTENT_LENGTH]
+            header = pack_header(record_type, request_id, len(piece))
+            if len(piece) <= JOINED_UP_TO:
+                self.add(header + piece)
+            else:
+                self._chunks += (header, piece)
+                self.size += HEADER_LEN + len(piece)

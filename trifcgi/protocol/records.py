@@ -1,0 +1,253 @@
+"""Records as bytes (§3.3): headers, fixed bodies, and the reader that takes a stream apart."""
+
+import struct
+from typing import Final
+
+from trifcgi.errors import ProtocolError
+from trifcgi.protocol.constants import (
+    HEADER_LEN,
+    NULL_REQUEST_ID,
+    VERSION_1,
+    ProtocolStatus,
+    RecordType,
+)
+
+__all__ = [
+    "MAX_MANAGEMENT_LENGTH",
+    "Piece",
+    "RecordReader",
+    "pack_begin_request",
+    "pack_end_request",
+    "pack_header",
+    "pack_record",
+    "pack_unknown_type",
+    "unpack_begin_request",
+    "unpack_end_request",
+    "unpack_unknown_type",
+]
+
+MAX_MANAGEMENT_LENGTH: Final = 4096
+"""Largest content, in bytes, of a management record that is read (§4).
+
+All three names of the specification take 51 bytes and HAProxy 2.6 sends 36, so this leaves room
+for many more names without letting a peer park 64 KiB in each connection.
+"""
+
+Piece = tuple[int, int, bytes]
+"""Record type, request ID, content: what :meth:`RecordReader.receive` gives."""
+
+_HEADER: Final = struct.Struct("!BBHHBx")
+_BEGIN_BODY: Final = struct.Struct("!HB5x")
+_END_BODY: Final = struct.Struct("!IB3x")
+_BODY_LEN: Final = 8  # of every fixed body (§5.1, §5.5, §4.2)
+
+_BEGIN_REQUEST: Final = int(RecordType.BEGIN_REQUEST)
+_END_REQUEST: Final = int(RecordType.END_REQUEST)
+_FIXED_BODY: Final = frozenset({_BEGIN_REQUEST, _END_REQUEST})
+_GET_VALUES: Final = int(RecordType.GET_VALUES)
+_UNKNOWN_TYPE: Final = int(RecordType.UNKNOWN_TYPE)
+
+_pack_header = _HEADER.pack
+_unpack_header = _HEADER.unpack_from
+
+
+def pack_header(
+    record_type: int, request_id: int, content_length: int, padding_length: int = 0
+) -> bytes:
+    """Make the 8 bytes that begin a record.
+
+    Args:
+        record_type: 0 to 255.
+        request_id: 0 to 65,535; 0 makes a management record.
+        content_length: 0 to 65,535 bytes.
+        padding_length: 0 to 255 bytes.
+
+    Raises:
+        ValueError: a number does not fit its field.
+    """
+    try:
+        return _pack_header(VERSION_1, record_type, request_id, content_length, padding_length)
+    except struct.error as error:
+        raise ValueError(f"a record header cannot hold this: {error}") from error
+
+
+def pack_record(
+    record_type: int, request_id: int, content: bytes, padding_length: int = 0
+) -> bytes:
+    """Make one whole record. ``content`` is at most 65,535 bytes; padding bytes are zero.
+
+    Raises:
+        ValueError: a number does not fit its field.
+    """
+    header = pack_header(record_type, request_id, len(content), padding_length)
+    return header + content + bytes(padding_length)
+
+
+def pack_begin_request(request_id: int, role: int, flags: int) -> bytes:
+    """Make a FCGI_BEGIN_REQUEST record (§5.1)."""
+    return pack_record(_BEGIN_REQUEST, request_id, _BEGIN_BODY.pack(role, flags))
+
+
+def unpack_begin_request(content: bytes) -> tuple[int, int]:
+    """Read role and flags from the 8 bytes of a FCGI_BEGIN_REQUEST. Reserved bytes may hold
+    anything.
+    """
+    role, flags = _BEGIN_BODY.unpack(content)
+    return role, flags
+
+
+def pack_end_request(
+    request_id: int,
+    app_status: int,
+    protocol_status: int = ProtocolStatus.REQUEST_COMPLETE,
+) -> bytes:
+    """Make a FCGI_END_REQUEST record (§5.5).
+
+    Args:
+        request_id: 1 to 65,535.
+        app_status: what a CGI program would give to ``exit``; negative numbers go out as
+            their two's complement, as C programs send them.
+        protocol_status: 0 to 255.
+    """
+    body = _END_BODY.pack(app_status & 0xFFFFFFFF, protocol_status)
+    return pack_record(_END_REQUEST, request_id, body)
+
+
+def unpack_end_request(content: bytes) -> tuple[int, int]:
+    """Read application status (0 to 2**32 - 1) and protocol status from the 8 bytes of a
+    FCGI_END_REQUEST.
+    """
+    app_status, protocol_status = _END_BODY.unpack(content)
+    return app_status, protocol_status
+
+
+def pack_unknown_type(record_type: int) -> bytes:
+    """Make the FCGI_UNKNOWN_TYPE record that answers a management record of that type (§4.2)."""
+    return pack_record(_UNKNOWN_TYPE, NULL_REQUEST_ID, bytes((record_type, 0, 0, 0, 0, 0, 0, 0)))
+
+
+def unpack_unknown_type(content: bytes) -> int:
+    """Read the refused type from the content of a FCGI_UNKNOWN_TYPE.
+
+    Raises:
+        ProtocolError: the content is not 8 bytes.
+    """
+    if len(content) != _BODY_LEN:
+        raise ProtocolError(
+            f"FCGI_UNKNOWN_TYPE with {len(content)} bytes of content, expected {_BODY_LEN}",
+            NULL_REQUEST_ID,
+        )
+    return content[0]
+
+
+class RecordReader:
+    """Takes a byte stream apart into records, wherever reads may have cut it.
+
+    Content of the stream types (params, stdin, …) is passed on as it arrives, so a record that
+    spans several reads comes as several pieces; an empty piece always is an empty record. Records
+    with a fixed body and management records come whole. What is kept between reads is at
+    most a cut header or :data:`MAX_MANAGEMENT_LENGTH` bytes.
+    """
+
+    __slots__ = ("_collected", "_content_left", "_request_id", "_skip_left", "_tail", "_type")
+
+    def __init__(self) -> None:
+        self._tail = b""  # the beginning of a header
+        self._type = 0
+        self._request_id = 0
+        self._content_left = 0
+        self._skip_left = 0  # padding, or content that nobody wants
+        self._collected: bytearray | None = None  # content so far of a record that comes whole
+
+    @property
+    def inside_record(self) -> bool:
+        """Whether what was received so far ends inside a record, its padding included."""
+        return bool(self._tail or self._content_left or self._skip_left)
+
+    def receive(self, data: bytes) -> list[Piece]:
+        """Take the next bytes of the stream; return the pieces that they complete.
+
+        Raises:
+            ProtocolError: not version 1, a fixed body of the wrong length, or a management
+                record with more than :data:`MAX_MANAGEMENT_LENGTH` bytes. The reader cannot be
+                used after that.
+        """
+        pieces: list[Piece] = []
+        at = 0
+        if self._tail:
+            # Copies this read once, and only when the last one ended inside a header.
+            data = self._tail + data
+            self._tail = b""
+        elif self._content_left or self._skip_left:
+            at = self._resume(data, pieces)
+        end = len(data)
+        while end - at >= HEADER_LEN:
+            version, record_type, request_id, length, padding = _unpack_header(data, at)
+            if version != VERSION_1:
+                raise ProtocolError(f"record of version {version}, expected {VERSION_1}")
+            at += HEADER_LEN
+            if request_id == NULL_REQUEST_ID:
+                if record_type < _GET_VALUES or record_type > _UNKNOWN_TYPE:
+                    padding += length  # only its type matters (§4.2)
+                    length = 0
+                elif length > MAX_MANAGEMENT_LENGTH:
+                    raise _too_long(record_type, length)
+            elif length != _BODY_LEN and record_type in _FIXED_BODY:
+                raise _not_a_body(record_type, request_id, length)
+            stop = at + length
+            if stop > end:
+                self._begin_cut_record(record_type, request_id, length, padding)
+                self._resume(data[at:], pieces)
+                return pieces
+            pieces.append((record_type, request_id, data[at:stop]))
+            at = stop + padding
+        if at < end:
+            self._tail = data[at:]
+        elif at > end:
+            self._skip_left = at - end
+        return pieces
+
+    def _begin_cut_record(
+        self, record_type: int, request_id: int, length: int, padding: int
+    ) -> None:
+        self._type = record_type
+        self._request_id = request_id
+        self._content_left = length
+        self._skip_left = padding
+        whole = request_id == NULL_REQUEST_ID or record_type in _FIXED_BODY
+        self._collected = bytearray() if whole else None
+
+    def _resume(self, data: bytes, pieces: list[Piece]) -> int:
+        """Go on inside a record; return where in ``data`` the next one begins."""
+        at = 0
+        left = self._content_left
+        if left:
+            content = data[:left]
+            at = len(content)
+            self._content_left = left - at
+            if self._collected is None:
+                if content:
+                    pieces.append((self._type, self._request_id, content))
+            else:
+                self._collected += content
+                if at == left:
+                    pieces.append((self._type, self._request_id, bytes(self._collected)))
+                    self._collected = None
+        skipped = min(self._skip_left, len(data) - at)
+        self._skip_left -= skipped
+        return at + skipped
+
+
+def _too_long(record_type: int, length: int) -> ProtocolError:
+    return ProtocolError(
+        f"management record FCGI_{RecordType(record_type)} with {length} bytes of content, "
+        f"more than {MAX_MANAGEMENT_LENGTH}",
+        NULL_REQUEST_ID,
+    )
+
+
+def _not_a_body(record_type: int, request_id: int, length: int) -> ProtocolError:
+    return ProtocolError(
+        f"FCGI_{RecordType(record_type)} with {length} bytes of content, expected {_BODY_LEN}",
+        request_id,
+    )
