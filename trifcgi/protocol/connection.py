@@ -234,6 +234,11 @@ class Connection:
         """Bytes that wait for :meth:`data_to_send`."""
         return self._output.size
 
+    @property
+    def inside_record(self) -> bool:
+        """Whether the bytes that have come end in the middle of a record."""
+        return self._reader.inside_record
+
     def data_to_send(self) -> list[bytes | memoryview]:
         """Take all outgoing bytes, in order, as chunks that go out as they are.
 
