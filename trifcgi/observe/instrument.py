@@ -19,6 +19,7 @@ class StopReason(enum.Enum):
     TIMED_OUT = "request timeout"
     READ_TIMED_OUT = "read timeout"
     WRITE_TIMED_OUT = "write timeout"
+    TOO_LARGE = "body too large"
     DRAINED = "server stopping"
     CANCELLED = "cancelled"  # the handler's own scope, or an operator
 

@@ -1,0 +1,105 @@
+"""What has arrived of one request stream (stdin or data) and has not been read."""
+
+import tempfile
+from collections import deque
+from typing import IO
+
+__all__ = ["SPOOL_LIMIT", "WINDOW", "Body"]
+
+WINDOW = 256 * 1024
+"""Bytes of an unread body that are held in memory. A connection with one request on it is
+not read on past the window: the front end then holds the rest."""
+
+SPOOL_LIMIT = 64 * 1024 * 1024
+"""Bytes of an unread body that go to a temporary file where the connection must be read on,
+since other requests or an abort may stand behind the body."""
+
+
+class Body:
+    """A queue of bytes: in memory up to the caller's window, then in a temporary file.
+
+    Not a stream: it never waits. ``ended`` is set once the peer has said that the body is
+    whole; ``received`` counts every byte that was fed.
+    """
+
+    __slots__ = (
+        "_chunks",
+        "_spool",
+        "_spool_read",
+        "_spool_written",
+        "buffered",
+        "ended",
+        "received",
+    )
+
+    def __init__(self) -> None:
+        self._chunks: deque[bytes] = deque()
+        self._spool: IO[bytes] | None = None
+        self._spool_read = 0
+        self._spool_written = 0
+        self.buffered = 0
+        self.received = 0
+        self.ended = False
+
+    @property
+    def spooled(self) -> int:
+        """Unread bytes in the temporary file."""
+        return self._spool_written - self._spool_read
+
+    def feed(self, data: bytes) -> None:
+        """Append bytes as they came; kept whole, since most are read in one piece."""
+        self.received += len(data)
+        if self._spool is not None:
+            self._write(self._spool, data)
+        else:
+            self._chunks.append(data)
+            self.buffered += len(data)
+
+    def feed_spooling(self, data: bytes) -> None:
+        """Append bytes; past the window they go to the temporary file, order kept."""
+        if self._spool is None and self.buffered + len(data) > WINDOW:
+            self._spool = tempfile.TemporaryFile(prefix="trifcgi-body-")  # noqa: SIM115
+        self.feed(data)
+
+    def _write(self, spool: IO[bytes], data: bytes) -> None:
+        spool.seek(self._spool_written)
+        spool.write(data)
+        self._spool_written += len(data)
+
+    def take(self, max_bytes: int | None) -> bytes:
+        """Remove and return at most ``max_bytes`` from the front; ``b""`` when nothing is there."""
+        if not self._chunks and self._spool is not None:
+            self._refill(self._spool)
+        if not self._chunks:
+            return b""
+        data = self._chunks.popleft()
+        if max_bytes is not None and len(data) > max_bytes:
+            self._chunks.appendleft(data[max_bytes:])
+            data = data[:max_bytes]
+        self.buffered -= len(data)
+        return data
+
+    def _refill(self, spool: IO[bytes]) -> None:
+        spool.seek(self._spool_read)
+        data = spool.read(WINDOW // 4)
+        self._spool_read += len(data)
+        if data:
+            self._chunks.append(data)
+            self.buffered += len(data)
+        if self._spool_read == self._spool_written:
+            spool.close()
+            self._spool = None
+            self._spool_read = self._spool_written = 0
+
+    def __bool__(self) -> bool:
+        """Whether there is something to take."""
+        return bool(self._chunks) or self._spool is not None
+
+    def discard(self) -> None:
+        """Forget what is unread and give its memory and file back."""
+        self._chunks.clear()
+        self.buffered = 0
+        if self._spool is not None:
+            self._spool.close()
+            self._spool = None
+            self._spool_read = self._spool_written = 0

@@ -1,0 +1,721 @@
+"""One connection: what comes in, whose turn it is, what goes out.
+
+Between ``recv`` and ``send`` lies this: the wire gives bytes to :meth:`data_received`; the
+protocol turns them into events; a request whose params are whole joins ``_queue``; a task of
+the connection (:meth:`_work`) takes it from there and drives its handler (:meth:`_drive`);
+what the handler sends collects in the protocol; :meth:`flush` hands it to the wire when the
+handler suspends, or when nothing more is queued.
+"""
+
+import contextvars
+import logging
+import math
+import traceback
+import types
+from collections import deque
+from collections.abc import Awaitable, Coroutine, Generator
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+from trifcgi import protocol
+from trifcgi.cgi import error_response
+from trifcgi.errors import ProtocolError
+from trifcgi.observe.instrument import StopReason
+from trifcgi.protocol import ProtocolStatus, Role
+from trifcgi.server.body import SPOOL_LIMIT, WINDOW
+from trifcgi.server.exchange import Exchange, Phase
+from trifcgi.server.wire import HIGH_WATER, LOW_WATER, Wire
+
+if TYPE_CHECKING:
+    from trifcgi.server.plane import DataPlane
+
+__all__ = ["Connection"]
+
+_log = logging.getLogger("trifcgi.server")
+
+# Tasks that a connection keeps parked between bursts of multiplexed requests.
+_SPARE_TASKS = 4
+
+# Requests that a task handles without having suspended, before other tasks get their turn.
+_SLICE = 64
+
+# Requests that one connection may have begun beyond those that may run: enough to answer each
+# of them 503, few enough that a flood of FCGI_BEGIN_REQUEST stays small.
+_MAX_BEGUN = 256
+
+# The half-close at the end: how long the peer may take to close its own half (seconds).
+_LINGER = 2.0
+
+# How long a response that was cut waits for its neighbours on the connection (seconds).
+_CUT_GRACE = 5.0
+
+# How long a connection is not read on for the sake of one request's full window, before its
+# body goes to a temporary file: another request may stand behind it unseen (seconds).
+_PAUSE = 1.0
+
+_ROLES = frozenset(Role)
+
+
+class Connection:
+    """A front end's connection and the requests on it."""
+
+    __slots__ = (
+        "_cut_at",
+        "_driving",
+        "_finishing",
+        "_input_left",
+        "_nursery",
+        "_parked",
+        "_paused_since",
+        "_queue",
+        "_shared",
+        "_waking",
+        "_writers",
+        "appointment",
+        "cause",
+        "closing",
+        "exchanges",
+        "idle_since",
+        "in_body",
+        "lost",
+        "must_cut",
+        "peer",
+        "plane",
+        "protocol",
+        "timeouts",
+        "wire",
+    )
+
+    def __init__(self, plane: "DataPlane", wire: Wire, peer: str) -> None:
+        self.plane = plane
+        self.timeouts = plane.timeouts
+        self.wire = wire
+        self.peer = peer
+        self.protocol = protocol.Connection(
+            protocol.Side.APPLICATION, max_params=plane.limits.max_params, values=plane.values
+        )
+        self.exchanges: dict[int, Exchange] = {}
+        self.appointment = math.inf
+        self.idle_since = plane.now()
+        self.in_body = False
+        self.closing = False
+        self.lost = False
+        self.must_cut = False
+        self.cause = "closed"
+        self._queue: deque[Exchange] = deque()
+        self._parked: list[trio.lowlevel.Task] = []
+        self._waking = False
+        self._driving = False
+        self._finishing = False
+        self._input_left = False
+        self._writers = trio.lowlevel.ParkingLot()
+        self._nursery: trio.Nursery | None = None
+        self._paused_since: float | None = None
+        self._shared = not wire.sees_hangup
+        self._cut_at = math.inf
+
+    def __repr__(self) -> str:
+        return f"<Connection from {self.peer}, {len(self.exchanges)} requests>"
+
+    # The connection's life
+
+    async def run(self) -> None:
+        """Serve the connection until it ends; a cancel closes it at once."""
+        instruments = self.plane.observers
+        instruments.connection_opened(self.peer)
+        self.arm(self.idle_since + self.timeouts.keep_alive)
+        try:
+            async with trio.open_nursery() as nursery:
+                self._nursery = nursery
+                self.wire.start(self, nursery)
+                await self._work()
+        finally:
+            self._nursery = None
+            self.plane.reaper.forget(self)
+            for exchange in list(self.exchanges.values()):
+                exchange.stop(StopReason.DRAINED)
+                self._forget(exchange, 1)
+            with trio.move_on_after(1, shield=True):
+                await self.wire.aclose()
+            instruments.connection_closed(self.peer, self.cause)
+
+    def arm(self, when: float) -> None:
+        """Ask the reaper to call :meth:`check` at ``when`` (trio clock) at the latest."""
+        if when < self.appointment:
+            self.plane.reaper.arm(self, when)
+
+    def check(self, now: float) -> float:
+        """Act on the deadlines that have passed; return the next one."""
+        if self.lost and not self.exchanges:
+            return math.inf
+        soonest = self._cut_at
+        if soonest <= now:
+            self._abandon("its neighbours took too long to end after a response was cut")
+            return math.inf
+        for exchange in list(self.exchanges.values()):
+            soonest = min(soonest, exchange.check(now))
+        if not self.exchanges and not self.closing:
+            inside_record = self.protocol.inside_record
+            patience = self.timeouts.read_timeout if inside_record else self.timeouts.keep_alive
+            if self.idle_since + patience <= now:
+                if inside_record:
+                    _log.warning(
+                        "%s: half a record and then nothing for %g s; closed", self.peer, patience
+                    )
+                self.close("idle")
+            else:
+                soonest = min(soonest, self.idle_since + patience)
+        blocked = self.wire.blocked_since
+        if blocked is not None:
+            if blocked + self.timeouts.write_timeout <= now:
+                self._write_timed_out()
+                return math.inf
+            soonest = min(soonest, blocked + self.timeouts.write_timeout)
+        if self._paused_since is not None:
+            if self._paused_since + _PAUSE <= now:
+                self._shared = True
+                self._resume()
+            else:
+                soonest = min(soonest, self._paused_since + _PAUSE)
+        return soonest
+
+    def close(self, cause: str) -> None:
+        """Take no new request, and close once those that run have ended."""
+        self.closing = True
+        if not self.exchanges:
+            self.cause = cause
+            self._wake()
+
+    def _over(self) -> bool:
+        return (self.closing or self.lost) and not self.exchanges
+
+    async def _finish(self) -> None:
+        """Close with everything sent, and end the connection's tasks."""
+        if self._finishing:
+            return
+        self._finishing = True
+        if self.must_cut:
+            self.flush()
+            self.wire.cut()
+        elif not self.lost:
+            patience = _LINGER + (self.timeouts.write_timeout if self.wire.unsent else 0)
+            with trio.move_on_after(patience):
+                await self.wire.finish()
+        self.lost = True
+        if self._nursery is not None:
+            self._nursery.cancel_scope.cancel(reason="the connection has ended")
+
+    def input_pending(self) -> bool:
+        """Whether the peer may still be sending: an early answer leaves a body behind."""
+        return self._input_left or self.protocol.inside_record
+
+    # What comes in
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes have come from the wire."""
+        try:
+            events = self.protocol.receive_data(data)
+        except ProtocolError as error:
+            self._abandon(str(error))
+            return
+        for event in events:
+            self._handlers[type(event)](self, event)
+        if self._queue:
+            self._wake()
+        elif self.protocol.out_size and not self._driving:
+            self.flush()
+        if not self.exchanges and self.protocol.inside_record:
+            self.idle_since = self.plane.now()
+            self.arm(self.idle_since + self.timeouts.read_timeout)
+
+    def _request_begun(self, event: protocol.RequestBegun) -> None:
+        request_id = event.request_id
+        role = event.role
+        if not isinstance(role, Role) or role not in self.plane.roles:
+            self.protocol.end_request(request_id, 0, ProtocolStatus.UNKNOWN_ROLE)
+            self._refused_at_begin(event.keep_connection)
+            return
+        if len(self.exchanges) >= self.plane.limits.max_requests + _MAX_BEGUN:
+            self.protocol.end_request(request_id, 0, ProtocolStatus.OVERLOADED)
+            self._refused_at_begin(event.keep_connection)
+            return
+        now = self.plane.now()
+        exchange = Exchange(self, request_id, role, event.keep_connection, now)
+        self.exchanges[request_id] = exchange
+        if request_id != 1 or len(self.exchanges) > 1:
+            # Only front ends that multiplex use another ID than 1.
+            self._shared = True
+            if self._paused_since is not None:
+                self._resume()
+        self.arm(min(exchange.deadline, now + self.timeouts.read_timeout))
+
+    def _refused_at_begin(self, keep: bool) -> None:
+        if not keep and not self.exchanges:
+            self.close("refused")
+
+    def _params_received(self, event: protocol.ParamsReceived) -> None:
+        exchange = self.exchanges.get(event.request_id)
+        if exchange is None:
+            return
+        exchange.pairs = event.pairs
+        exchange.phase = Phase.QUEUED
+        if exchange.role is Role.AUTHORIZER:
+            # lighttpd and mod_fcgid send no FCGI_STDIN to an authorizer (§6.3).
+            exchange.body.ended = True
+        problem = self.plane.admit(exchange)
+        if problem is not None:
+            self._refuse(exchange, *problem)
+            return
+        self._queue.append(exchange)
+
+    def _params_too_large(self, event: protocol.ParamsTooLarge) -> None:
+        exchange = self.exchanges.get(event.request_id)
+        if exchange is None:
+            return
+        _log.warning(
+            "%s: request %d refused: its params are larger than %d bytes",
+            self.peer, exchange.id, self.plane.limits.max_params,
+        )  # fmt: skip
+        self._refuse(exchange, 431, "The request's header fields are too large.", ())
+
+    def _stdin_received(self, event: protocol.StdinReceived | protocol.DataReceived) -> None:
+        exchange = self.exchanges.get(event.request_id)
+        if exchange is None:
+            return
+        body = exchange.body if type(event) is protocol.StdinReceived else exchange.data_body
+        exchange.last_input = self.plane.now()
+        self.in_body = True
+        limit = self.plane.limits.max_body
+        if limit is not None and exchange.received + len(event.data) > limit:
+            self._too_large(exchange, f"its body is larger than {limit} bytes")
+            return
+        if exchange.reason is not None and exchange.aborted:
+            return
+        if self._shared:
+            body.feed_spooling(event.data)
+            if exchange.spooled > SPOOL_LIMIT:
+                self._too_large(
+                    exchange, f"its handler left more than {SPOOL_LIMIT} bytes of body unread"
+                )
+                return
+        else:
+            body.feed(event.data)
+            if exchange.unread > WINDOW and self._paused_since is None:
+                self._pause()
+        exchange.input_arrived()
+
+    def _stdin_ended(self, event: protocol.StdinEnded | protocol.DataEnded) -> None:
+        self.in_body = False
+        exchange = self.exchanges.get(event.request_id)
+        if exchange is not None:
+            body = exchange.body if type(event) is protocol.StdinEnded else exchange.data_body
+            body.ended = True
+            exchange.input_arrived()
+
+    def _request_aborted(self, event: protocol.RequestAborted) -> None:
+        exchange = self.exchanges.get(event.request_id)
+        if exchange is None:
+            return
+        exchange.stop(StopReason.ABORTED)
+        if exchange.phase is Phase.PARAMS:
+            self._end(exchange, 1)
+
+    def _values_requested(self, event: protocol.ValuesRequested) -> None:
+        """Who asks for FCGI_MPXS_CONNS may multiplex; the protocol has queued the answer."""
+        self._shared = True
+
+    _handlers: dict[type, Any] = {
+        protocol.RequestBegun: _request_begun,
+        protocol.ParamsReceived: _params_received,
+        protocol.ParamsTooLarge: _params_too_large,
+        protocol.StdinReceived: _stdin_received,
+        protocol.StdinEnded: _stdin_ended,
+        protocol.DataReceived: _stdin_received,
+        protocol.DataEnded: _stdin_ended,
+        protocol.RequestAborted: _request_aborted,
+        protocol.ValuesRequested: _values_requested,
+    }
+
+    def peer_gone(self, error: BaseException | None) -> None:
+        """The peer has closed or reset the connection: for every request an abort."""
+        if self.lost:
+            return
+        self.lost = True
+        self.cause = "closed by the peer" if error is None else f"lost: {error}"
+        _log.debug("%s: %s", self.peer, self.cause)
+        self._stop_all(StopReason.LOST)
+
+    def _abandon(self, why: str) -> None:
+        """The peer has broken the rules, or stalls: end this connection and its requests."""
+        if self.lost:
+            return
+        _log.warning("%s: %s; connection closed", self.peer, why)
+        self.lost = True
+        self.cause = why
+        self._stop_all(StopReason.LOST)
+        self.wire.cut()
+
+    def close_stalled(self, why: str) -> None:
+        """A request's params stall: it never becomes one."""
+        self._abandon(why)
+
+    def _write_timed_out(self) -> None:
+        if self.lost:
+            return
+        why = f"took no output for {self.timeouts.write_timeout:g} s"
+        _log.warning("%s: %s; connection closed", self.peer, why)
+        self.lost = True
+        self.cause = why
+        self._stop_all(StopReason.WRITE_TIMED_OUT)
+        self.wire.cut()
+
+    def _stop_all(self, reason: StopReason) -> None:
+        for exchange in list(self.exchanges.values()):
+            exchange.stop(reason)
+            if exchange.phase is Phase.PARAMS:
+                self._forget(exchange, 1)
+        self.wake_blocked()
+        self._wake()
+
+    def _too_large(self, exchange: Exchange, why: str) -> None:
+        _log.warning("%s: request %d refused: %s", self.peer, exchange.id, why)
+        if exchange.phase is Phase.RUNNING:
+            exchange.body.discard()
+            exchange.stop(StopReason.TOO_LARGE)
+        else:
+            if exchange in self._queue:
+                self._queue.remove(exchange)
+            self._refuse(exchange, 413, "The request's body is too large.", ())
+
+    def _pause(self) -> None:
+        self._paused_since = now = self.plane.now()
+        self.wire.pause_reading()
+        self.arm(now + _PAUSE)
+
+    def _resume(self) -> None:
+        self._paused_since = None
+        self.wire.resume_reading()
+
+    def resume_if_read(self) -> None:
+        """A handler has read of its body."""
+        if self._paused_since is not None and not any(
+            exchange.unread > WINDOW // 2 for exchange in self.exchanges.values()
+        ):
+            self._resume()
+
+    # Whose turn it is
+
+    def _wake(self) -> None:
+        """See to it that one task looks at the queue. Only one: it wakes the next if its
+        handler suspends while more is queued."""
+        if self._waking or self._driving:
+            return
+        if self._parked:
+            self._waking = True
+            trio.lowlevel.reschedule(self._parked.pop())
+        elif self._nursery is not None and self._queue:
+            self._waking = True
+            self._nursery.start_soon(self._work, name="trifcgi request")
+
+    async def _park(self) -> None:
+        task = trio.lowlevel.current_task()
+        self._parked.append(task)
+
+        def unpark(_: object) -> trio.lowlevel.Abort:
+            if task in self._parked:
+                self._parked.remove(task)
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        await trio.lowlevel.wait_task_rescheduled(unpark)
+        self._waking = False
+
+    async def _work(self) -> None:
+        """Take requests from the queue and handle them, one after the other.
+
+        A cancel scope serves one request after the other until something has spent it: a
+        cancel, or a handler that took hold of it. Making a scope costs more than the rest of
+        this loop.
+        """
+        self._waking = False
+        while True:
+            exchange: Exchange | None = None
+            scope = trio.CancelScope()
+            try:
+                with scope:
+                    handled = 0
+                    while True:
+                        while not self._queue:
+                            self.flush()
+                            if self._over():
+                                await self._finish()
+                                return
+                            if len(self._parked) >= _SPARE_TASKS:
+                                return
+                            handled = 0
+                            await self._park()
+                        handled += 1
+                        if handled % _SLICE == 0:
+                            self.flush()
+                            await trio.lowlevel.checkpoint()
+                            if not self._queue:
+                                continue
+                        exchange = self._queue.popleft()
+                        if exchange.reason is None:
+                            exchange.scope = scope
+                            exchange.phase = Phase.RUNNING
+                            self.plane.observers.request_started(exchange)
+                            app_status = await self._drive(self.plane.handler(exchange))
+                            self._returned(exchange, app_status)
+                        else:
+                            self._stopped(exchange)
+                        if exchange.scope_spent:
+                            break
+                        exchange = None
+            except (Exception, SystemExit) as error:
+                # SystemExit: an application that calls sys.exit() ends its request, not
+                # the server.
+                if exchange is None or exchange.phase is Phase.ENDED:
+                    raise
+                self._failed(exchange, error)
+            else:
+                if exchange is not None and exchange.phase is not Phase.ENDED:
+                    self._stopped(exchange)
+
+    @types.coroutine
+    def _drive(self, awaitable: Awaitable[Any]) -> Generator[Any, Any, Any]:
+        """Run a handler to its end, in a context of its own.
+
+        The same as awaiting it, with two differences: context variables that it sets do not
+        reach the connection's next request, and whenever it suspends, what it has sent goes
+        out first.
+        """
+        coroutine = awaitable if isinstance(awaitable, Coroutine) else _awaiting(awaitable)
+        run = contextvars.copy_context().run
+        step: Any = coroutine.send
+        value: Any = None
+        try:
+            while True:
+                self._driving = True
+                try:
+                    trap = run(step, value)
+                finally:
+                    self._driving = False
+                self.flush()
+                if self._queue:
+                    self._wake()
+                try:
+                    value = yield trap
+                except BaseException as error:  # noqa: BLE001  # handed on to the handler
+                    step, value = coroutine.throw, error
+                else:
+                    step = coroutine.send
+        except StopIteration as done:
+            return done.value
+
+    # How a request ends
+
+    def _returned(self, exchange: Exchange, app_status: Any) -> None:
+        """Its handler has returned."""
+        if app_status is None:
+            app_status = 0
+        elif not isinstance(app_status, int):
+            _log.error(
+                "%s: the handler must return None or an int, not %r",
+                describe(exchange),
+                app_status,
+            )
+            app_status = 1
+        if exchange.head is not None or exchange.aborted or exchange.reason is not None:
+            if exchange.head is None:
+                self._stopped(exchange)
+            else:
+                self._end(exchange, app_status)
+            return
+        what = "half a response head" if exchange.stdout.held else "no response"
+        self._fail(exchange, f"{describe(exchange)}: the application returned {what}\n")
+
+    def _failed(self, exchange: Exchange, error: BaseException) -> None:
+        """Its handler has raised."""
+        exchange.failed = True
+        if exchange.aborted and isinstance(error, (OSError, trio.BrokenResourceError)):
+            # The usual end of a handler that writes to a front end which has gone.
+            self._stopped(exchange)
+            return
+        _log.error("%s: the application raised", describe(exchange), exc_info=error)
+        text = "".join(traceback.format_exception(error))
+        self._fail(exchange, text, logged=True)
+
+    def _fail(self, exchange: Exchange, text: str, *, logged: bool = False) -> None:
+        exchange.failed = True
+        if not logged:
+            _log.error("%s", text.rstrip())
+        if exchange.aborted or exchange.head is not None:
+            if not exchange.aborted:
+                exchange.write_stderr(text.encode("utf-8", "backslashreplace"))
+            self._stopped(exchange)
+            return
+        exchange.write_stderr(text.encode("utf-8", "backslashreplace"))
+        self._answer(exchange, 500, "", ())
+        self._end(exchange, 1)
+
+    def _stopped(self, exchange: Exchange) -> None:
+        """Its handler was cancelled, never called, or has failed after it had begun."""
+        reason = exchange.reason
+        if reason is None and not exchange.failed:
+            scope = exchange.scope
+            expired = scope is not None and scope.deadline <= self.plane.now()
+            reason = exchange.reason = StopReason.TIMED_OUT if expired else StopReason.CANCELLED
+        if self.lost:
+            self._forget(exchange, 1)
+        elif reason is StopReason.ABORTED or exchange.complete:
+            self._end(exchange, 1)
+        elif exchange.head is not None:
+            self._cut(exchange)
+        else:
+            self._answer(exchange, *_STOPPED[reason or StopReason.CANCELLED])
+            if reason is StopReason.READ_TIMED_OUT:
+                exchange.keep_connection = False
+            self._end(exchange, 1)
+
+    def _cut(self, exchange: Exchange) -> None:
+        """Its response has begun and will never be whole: see to it that the front end cannot
+        take it for whole.
+
+        END_REQUEST would say the opposite, so the connection closes without one; with other
+        requests on it, once they have ended.
+        """
+        _log.warning(
+            "%s: the response was cut%s",
+            describe(exchange), f" ({exchange.reason})" if exchange.reason else "",
+        )  # fmt: skip
+        exchange.flush_stderr()
+        self.must_cut = self.closing = True
+        self.cause = "a response was cut"
+        self._forget(exchange, 1)
+        if self.exchanges:
+            self._cut_at = min(self._cut_at, self.plane.now() + _CUT_GRACE)
+            self.arm(self._cut_at)
+
+    def _refuse(self, exchange: Exchange, status: int, detail: str, headers: Any) -> None:
+        """Answer a request in the server's own name, before its handler was called."""
+        exchange.refused = True
+        if status == 503 and exchange.role is not Role.RESPONDER:
+            self.protocol.end_request(exchange.id, 0, ProtocolStatus.OVERLOADED)
+            self._forget(exchange, 0)
+            self._after(exchange)
+            return
+        self._answer(exchange, status, detail, headers)
+        self._end(exchange, 0)
+
+    def _answer(self, exchange: Exchange, status: int, detail: str, headers: Any) -> None:
+        head_only = exchange.method == b"HEAD"
+        response = error_response(status, detail, headers=headers, head_only=head_only)
+        exchange.begin_response(response, False, status)
+
+    def _end(self, exchange: Exchange, app_status: int) -> None:
+        """The one place where a request ends with END_REQUEST."""
+        if not self.lost:
+            exchange.flush_stderr()
+            self.protocol.end_request(exchange.id, app_status & 0xFFFFFFFF)
+        self._forget(exchange, app_status)
+        self._after(exchange)
+
+    def _after(self, exchange: Exchange) -> None:
+        if not exchange.keep_connection or self.plane.draining:
+            self.closing = True
+            if not self.exchanges:
+                self._wake()
+
+    def _forget(self, exchange: Exchange, app_status: int) -> None:
+        """The request is over, with or without END_REQUEST."""
+        del self.exchanges[exchange.id]
+        if exchange.awaits_input and not exchange.aborted:
+            self._input_left = True
+        self.idle_since = now = self.plane.now()
+        self.plane.request_over(exchange, app_status, now)
+        exchange.ended()
+        if self._paused_since is not None:
+            self.resume_if_read()
+        if not self.exchanges:
+            self.in_body = False
+            if (self.must_cut or self.lost) and not self._driving:
+                self._wake()
+
+    # What goes out
+
+    def send_stdout(self, request_id: int, data: bytes | memoryview) -> None:
+        """Queue response bytes for the next flush."""
+        self.protocol.send_stdout(request_id, data)
+
+    def send_stderr(self, request_id: int, data: bytes) -> None:
+        """Queue log text for the next flush."""
+        self.protocol.send_stderr(request_id, data)
+
+    def end_stdout(self, request_id: int) -> None:
+        """Queue the end of a response."""
+        self.protocol.end_stdout(request_id)
+        if not self._driving:
+            self.flush()
+
+    def flush_soon(self) -> None:
+        """See to it that what is queued leaves even if its sender sends nothing more.
+
+        What a handler's own task has sent is flushed when that task suspends; a task that the
+        handler started suspends unseen.
+        """
+        if not self._driving:
+            trio.lowlevel.current_trio_token().run_sync_soon(self.flush, idempotent=True)
+
+    def flush(self) -> None:
+        """Hand what is queued to the wire."""
+        if self.protocol.out_size and not self.lost:
+            self.wire.flush()
+
+    def congested(self) -> bool:
+        """Whether a handler that sends has to wait."""
+        if self.protocol.out_size > HIGH_WATER or not self._driving:
+            self.flush()
+        return self.wire.unsent > HIGH_WATER
+
+    async def wait_writable(self, exchange: Exchange) -> None:
+        """Wait until the wire has drained, or the request is aborted."""
+        while self.wire.unsent > LOW_WATER:
+            exchange.check_writable()
+            await self._writers.park()
+        exchange.check_writable()
+
+    def output_drained(self) -> None:
+        """The wire has sent most of what it held."""
+        self._writers.unpark_all()
+
+    def output_blocked(self) -> float:
+        """The wire has more than the peer takes: watch for progress. Returns the time."""
+        now = self.plane.now()
+        self.arm(now + self.timeouts.write_timeout)
+        return now
+
+    def wake_blocked(self) -> None:
+        """Let every handler that waits to send look whether it still may."""
+        self._writers.unpark_all()
+
+
+_STOPPED: dict[StopReason, tuple[int, str, tuple[tuple[bytes, bytes], ...]]] = {
+    StopReason.TIMED_OUT: (504, "The application took too long.", ()),
+    StopReason.READ_TIMED_OUT: (408, "The request's body did not arrive in time.", ()),
+    StopReason.TOO_LARGE: (413, "The request's body is too large.", ()),
+    StopReason.DRAINED: (503, "The server is stopping.", ((b"Retry-After", b"1"),)),
+    StopReason.CANCELLED: (503, "The request was cancelled.", ()),
+}
+
+
+async def _awaiting(awaitable: Awaitable[Any]) -> Any:
+    return await awaitable
+
+
+def describe(exchange: Exchange) -> str:
+    """Name a request in a log line: method, URI, peer; hostile bytes escaped."""
+    params = exchange.params
+    method = params.get("REQUEST_METHOD", "-")
+    uri = params.get("REQUEST_URI") or params.get("SCRIPT_NAME", "") + params.get("PATH_INFO", "")
+    return f"{method!a} {uri!a}"[:500].replace("'", "") + f" from {exchange.connection.peer}"

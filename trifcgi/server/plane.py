@@ -1,0 +1,277 @@
+"""The data plane: listeners, connections, and what they share in one process."""
+
+import logging
+import select
+import socket
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from types import TracebackType
+from typing import Any, Self
+
+import trio
+
+from trifcgi.limits import Limits, Timeouts
+from trifcgi.observe.instrument import Instrument, StopReason
+from trifcgi.protocol import MAX_CONNS, MAX_REQS, MPXS_CONNS, Role
+from trifcgi.request import Handler
+from trifcgi.server.connection import Connection, describe
+from trifcgi.server.exchange import Exchange
+from trifcgi.server.listeners import AllowList, Peer, accept_connections
+from trifcgi.server.observers import Observers
+from trifcgi.server.poller import Poller
+from trifcgi.server.reaper import Reaper
+from trifcgi.server.wire import SocketWire, StreamWire, Wire
+
+__all__ = ["DataPlane"]
+
+_log = logging.getLogger("trifcgi.server")
+
+HAVE_EPOLL = hasattr(select, "epoll")
+
+# How long requests that a drain has cancelled may take to clean up (seconds).
+_CLEAN_UP = 5.0
+
+Refusal = tuple[int, str, tuple[tuple[bytes, bytes], ...]]
+
+_TOO_MANY: Refusal = (503, "The server is busy.", ((b"Retry-After", b"1"),))
+_NO_METHOD: Refusal = (400, "The params have no REQUEST_METHOD.", ())
+_TOO_LARGE: Refusal = (413, "The request's body is too large.", ())
+
+
+class DataPlane:
+    """Serves one handler on any number of listeners and streams.
+
+    An async context manager: entering it enters the handler's lifespan and starts the poller
+    and the reaper; leaving it cancels whatever still runs. Nothing is left behind.
+
+    Args:
+        handler: answers the requests.
+        limits: how much is taken on at once.
+        timeouts: how long things may take.
+        instruments: observers, called synchronously.
+        allow: TCP peers that may connect; ``None``: all.
+
+    Attributes:
+        connections: connections open now.
+        running: requests running or queued now.
+        draining: whether :meth:`drain` was called.
+        cut_by_drain: requests that the drain's grace was too short for.
+    """
+
+    def __init__(
+        self,
+        handler: Handler,
+        *,
+        limits: Limits | None = None,
+        timeouts: Timeouts | None = None,
+        instruments: Iterable[Instrument] = (),
+        allow: AllowList | None = None,
+    ) -> None:
+        if not callable(handler):
+            raise TypeError(f"handler must be an async callable, not {handler!r}")
+        self.handler: Any = handler
+        self.limits = limits or Limits()
+        self.timeouts = timeouts or Timeouts()
+        self.observers = Observers(instruments)
+        self.roles = frozenset(getattr(handler, "roles", Role))
+        self.values = {
+            MAX_CONNS: b"%d" % self.limits.max_connections,
+            MAX_REQS: b"%d" % self.limits.max_requests,
+            MPXS_CONNS: b"1",
+        }
+        self.reaper = Reaper()
+        self.running = 0
+        self.draining = False
+        self.cut_by_drain = 0
+        self._allow = allow
+        self._poller: Poller | None = None
+        self._open: set[Connection] = set()
+        self._room = trio.lowlevel.ParkingLot()
+        self._empty = trio.lowlevel.ParkingLot()
+        self._accepting: list[trio.CancelScope] = []
+        self._stack: AsyncExitStack | None = None
+
+    @property
+    def polls(self) -> bool:
+        """Whether sockets are served by the poller."""
+        return self._poller is not None
+
+    @property
+    def room(self) -> int:
+        """Connections that may still be opened."""
+        return self.limits.max_connections - len(self._open)
+
+    @property
+    def connections(self) -> int:
+        """Connections open now."""
+        return len(self._open)
+
+    async def __aenter__(self) -> Self:
+        async with AsyncExitStack() as stack:
+            lifespan = getattr(self.handler, "lifespan", None)
+            if lifespan is not None:
+                await stack.enter_async_context(lifespan())
+            await stack.enter_async_context(self._background())
+            self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> bool | None:
+        assert self._stack is not None
+        return await self._stack.__aexit__(kind, error, trace)
+
+    @asynccontextmanager
+    async def _background(self) -> AsyncIterator[None]:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.reaper.run, name="trifcgi reaper")
+            if HAVE_EPOLL:
+                self._poller = Poller()
+                nursery.start_soon(self._poller.run, name="trifcgi poller")
+            try:
+                yield
+            finally:
+                nursery.cancel_scope.cancel(reason="the data plane has ended")
+                if self._poller is not None:
+                    self._poller.close()
+
+    def now(self) -> float:
+        """The trio clock, in seconds."""
+        return trio.current_time()
+
+    async def serve(
+        self,
+        listeners: Sequence[trio.abc.Listener[Any]],
+        *,
+        handler_nursery: trio.Nursery | None = None,
+        task_status: trio.TaskStatus[list[Any]] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Accept and serve until cancelled, or until a :meth:`drain` has ended.
+
+        The listeners are closed on the way out, as in ``trio.serve_listeners``.
+
+        Args:
+            listeners: any trio listeners; those on sockets are served by the poller.
+            handler_nursery: where the connections' tasks run; its owner ends them. ``None``:
+                a nursery in here.
+            task_status: gets the list of listeners once they are being accepted from.
+        """
+        async with AsyncExitStack() as stack:
+            for listener in listeners:
+                stack.push_async_callback(trio.aclose_forcefully, listener)
+            async with trio.open_nursery() as own:
+                connections = own if handler_nursery is None else handler_nursery
+                async with trio.open_nursery() as accepting:
+                    self._accepting.append(accepting.cancel_scope)
+                    for listener in listeners:
+                        accepting.start_soon(
+                            accept_connections, listener, self, connections, self._allow
+                        )
+                    task_status.started(list(listeners))
+                    if self.draining:
+                        accepting.cancel_scope.cancel(reason="the server is stopping")
+                # Closed first, so that the front end takes its next request elsewhere.
+                for listener in listeners:
+                    await trio.aclose_forcefully(listener)
+                await self._drain()
+                own.cancel_scope.cancel(reason="the server has stopped")
+
+    async def serve_stream(self, stream: trio.abc.Stream, *, peer: str = "stream") -> None:
+        """Serve one connection until it ends, and close the stream."""
+        await self.serve_connection(StreamWire(stream), peer)
+
+    async def serve_socket(self, sock: socket.socket, peer: Peer) -> None:
+        """Serve one accepted, non-blocking socket until it ends, and close it."""
+        assert self._poller is not None
+        await self.serve_connection(SocketWire(sock, self._poller), str(peer))
+
+    async def serve_connection(self, wire: Wire, peer: str) -> None:
+        """Serve one connection, counted and drained like any other."""
+        connection = Connection(self, wire, peer)
+        self._open.add(connection)
+        try:
+            await connection.run()
+        finally:
+            self._open.discard(connection)
+            self._room.unpark()
+            if not self._open:
+                self._empty.unpark_all()
+
+    async def wait_for_room(self) -> None:
+        """Wait until another connection may be accepted."""
+        while len(self._open) >= self.limits.max_connections:
+            await self._room.park()
+
+    # A graceful stop
+
+    def drain(self) -> None:
+        """Begin a graceful stop: :meth:`serve` closes its listeners and the idle connections,
+        lets requests run on for the grace, cancels the rest, and returns."""
+        self.draining = True
+        for scope in self._accepting:
+            scope.cancel(reason="the server is stopping")
+        for connection in list(self._open):
+            connection.close("server stopping")
+
+    async def _drain(self) -> None:
+        with trio.move_on_after(self.timeouts.grace):
+            await self._wait_empty()
+        late = [exchange for c in self._open for exchange in c.exchanges.values()]
+        self.cut_by_drain = len(late)
+        for exchange in late:
+            _log.warning(
+                "%s: still running after %g s; cancelled", describe(exchange), self.timeouts.grace
+            )
+            exchange.stop(StopReason.DRAINED)
+        with trio.move_on_after(_CLEAN_UP):
+            await self._wait_empty()
+
+    async def _wait_empty(self) -> None:
+        while self._open:
+            await self._empty.park()
+
+    # What the connections ask
+
+    def admit(self, exchange: Exchange) -> Refusal | None:
+        """Look at a request whose params are whole: ``None``, or why it is refused."""
+        named = exchange.named = dict(exchange.pairs)
+        if exchange.role is Role.RESPONDER and not named.get(b"REQUEST_METHOD"):
+            return _NO_METHOD
+        limit = self.limits.max_body
+        if limit is not None and _number(named.get(b"CONTENT_LENGTH", b"")) > limit:
+            return _TOO_LARGE
+        if self.running >= self.limits.max_requests:
+            return _TOO_MANY
+        wanted = named.get(b"REQUEST_TIMEOUT")
+        if wanted is not None:
+            self._shorten(exchange, wanted)
+        self.running += 1
+        exchange.admitted = True
+        return None
+
+    def _shorten(self, exchange: Exchange, wanted: bytes) -> None:
+        try:
+            seconds = float(wanted)
+        except ValueError:
+            seconds = -1.0
+        if not seconds > 0:
+            _log.warning(
+                "%s: REQUEST_TIMEOUT is no number of seconds: %a", describe(exchange), wanted
+            )
+            return
+        exchange.deadline = min(exchange.deadline, exchange.begun_at + seconds)
+        exchange.connection.arm(exchange.deadline)
+
+    def request_over(self, exchange: Exchange, app_status: int, now: float) -> None:
+        """A request has ended, whichever way."""
+        if exchange.admitted:
+            exchange.admitted = False
+            self.running -= 1
+        self.observers.request_ended(exchange, app_status, now)
+
+
+def _number(text: bytes) -> int:
+    return int(text) if text.isdigit() else -1
