@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 
 from trifcgi.errors import LocalProtocolError, ProtocolError
+from trifcgi.protocol.active import ActiveRequest, ParamsBudget
 from trifcgi.protocol.constants import (
     KEEP_CONN,
     MAX_REQUEST_ID,
@@ -14,38 +15,16 @@ from trifcgi.protocol.constants import (
     RecordType,
     Role,
 )
-from trifcgi.protocol.events import (
-    ConnectionEnded,
-    DataEnded,
-    DataReceived,
-    Event,
-    ParamsReceived,
-    ParamsTooLarge,
-    RequestAborted,
-    RequestBegun,
-    RequestEnded,
-    StderrEnded,
-    StderrReceived,
-    StdinEnded,
-    StdinReceived,
-    StdoutEnded,
-    StdoutReceived,
-    UnknownTypeReceived,
-    ValuesReceived,
-    ValuesRequested,
-)
+from trifcgi.protocol.events import ConnectionEnded, Event
 from trifcgi.protocol.framing import Output, end_tail
-from trifcgi.protocol.pairs import count_pairs, decode_pairs, encode_pairs
+from trifcgi.protocol.intake import ApplicationIntake, FrontEndIntake, Intake
+from trifcgi.protocol.pairs import encode_pairs
 from trifcgi.protocol.records import (
     MAX_MANAGEMENT_LENGTH,
     RecordReader,
     pack_begin_request,
     pack_header,
     pack_record,
-    pack_unknown_type,
-    unpack_begin_request,
-    unpack_end_request,
-    unpack_unknown_type,
 )
 from trifcgi.protocol.states import (
     APPLICATION_ROWS,
@@ -59,7 +38,6 @@ from trifcgi.protocol.states import (
 
 __all__ = ["Connection", "Side"]
 
-_BEGIN_REQUEST: Final = int(RecordType.BEGIN_REQUEST)
 _ABORT_REQUEST: Final = int(RecordType.ABORT_REQUEST)
 _PARAMS: Final = int(RecordType.PARAMS)
 _STDIN: Final = int(RecordType.STDIN)
@@ -67,12 +45,9 @@ _STDOUT: Final = int(RecordType.STDOUT)
 _STDERR: Final = int(RecordType.STDERR)
 _DATA: Final = int(RecordType.DATA)
 _GET_VALUES: Final = int(RecordType.GET_VALUES)
-_GET_VALUES_RESULT: Final = int(RecordType.GET_VALUES_RESULT)
-_UNKNOWN_TYPE: Final = int(RecordType.UNKNOWN_TYPE)
 
-_ANSWERING: Final = int(ApplicationState.ANSWERING)
-_OTHER_PARAMS: Final = int(FrontEndState.OTHER_PARAMS)
-_OTHER_STREAMS: Final = int(FrontEndState.OTHER_STREAMS)
+_NO_MOVE: Final = 0  # neither a Move nor a state has this number
+
 _STDOUT_OPEN: Final = frozenset(
     {
         ApplicationState.ANSWERING,
@@ -84,10 +59,6 @@ _STDERR_OPEN: Final = frozenset(
     {ApplicationState.ANSWERING_STDERR_OPEN, ApplicationState.ANSWERED_STDERR_OPEN}
 )
 
-_MAX_UNSENT_ANSWERS: Final = 1000
-"""Answers to management records that may wait in the output. A peer that asks on without reading
-would make it grow for ever; HTTP/2 servers cut at the same number since CVE-2019-9512."""
-
 
 class Side(enum.Enum):
     """Which end of the wire a :class:`Connection` is."""
@@ -97,53 +68,6 @@ class Side(enum.Enum):
 
     def __str__(self) -> str:
         return self.value
-
-
-class _Request:
-    """What is known of one active request ID."""
-
-    __slots__ = ("application", "block", "front_end", "pairs", "size", "too_large")
-
-    def __init__(self, front_end: int) -> None:
-        self.front_end = front_end  # a FrontEndState
-        self.application = _ANSWERING  # an ApplicationState
-        self.block: bytes | bytearray = b""  # params so far, until they are complete
-        self.size = 0  # bytes of params, counted until the request ends
-        self.pairs = 0  # the same in pairs
-        self.too_large = False
-
-
-def _known_begin(role: Role, flags: int) -> tuple[Role | int, bool, int, int]:
-    return role, bool(flags & KEEP_CONN), flags, int(STARTS[role])
-
-
-# Content of nearly every FCGI_BEGIN_REQUEST: one look-up in place of unpacking and enum calls.
-_USUAL_BEGINS: Final = {
-    pack_begin_request(1, role, flags)[8:]: _known_begin(role, flags)
-    for role in Role
-    for flags in (0, KEEP_CONN)
-}
-
-
-def _read_begin(content: bytes) -> tuple[Role | int, bool, int, int]:
-    role, flags = unpack_begin_request(content)
-    if role in STARTS:
-        return _known_begin(Role(role), flags)
-    return role, bool(flags & KEEP_CONN), flags, _OTHER_PARAMS
-
-
-def _protocol_status(number: int) -> ProtocolStatus | int:
-    try:
-        return ProtocolStatus(number)
-    except ValueError:
-        return number
-
-
-def _record_name(move: int) -> str:
-    try:
-        return str(Move(move))
-    except ValueError:
-        return f"a record of type {move >> 1}"
 
 
 class Connection:
@@ -174,20 +98,14 @@ class Connection:
     """
 
     __slots__ = (
-        "_answers",
+        "_budget",
         "_ended",
         "_failure",
+        "_intake",
         "_is_application",
-        "_max_pairs",
-        "_max_pairs_total",
-        "_max_params",
-        "_max_params_total",
         "_output",
-        "_pairs_total",
-        "_params_total",
         "_reader",
         "_requests",
-        "_values",
         "side",
     )
 
@@ -204,17 +122,15 @@ class Connection:
             raise ValueError(f"the values take more than {MAX_MANAGEMENT_LENGTH} bytes")
         self.side = side
         self._is_application = side is Side.APPLICATION
-        self._max_params = max_params
-        self._max_params_total = max_params_total
-        self._max_pairs = max_pairs
-        self._max_pairs_total = 16 * max_pairs
-        self._values = values
         self._reader = RecordReader()
         self._output = Output()
-        self._requests: dict[int, _Request] = {}
-        self._params_total = 0
-        self._pairs_total = 0
-        self._answers = 0
+        self._requests: dict[int, ActiveRequest] = {}
+        self._budget = ParamsBudget(max_params, max_params_total, max_pairs)
+        self._intake: Intake = (
+            ApplicationIntake(self._requests, self._budget, self._output, values)
+            if self._is_application
+            else FrontEndIntake(self._requests)
+        )
         self._failure: ProtocolError | None = None
         self._ended = False
 
@@ -244,11 +160,12 @@ class Connection:
 
         Long content comes as a view of the ``bytes`` that were given, not as a copy.
         """
-        self._answers = 0
         return self._output.drain()
 
-    def receive_data(self, data: bytes) -> list[Event]:
+    def receive_data(self, data: bytes | bytearray | memoryview) -> list[Event]:
         """Take bytes that arrived, of any length and cut anywhere; return what they mean.
+
+        ``bytes`` are read in place; anything else is copied first.
 
         Raises:
             ProtocolError: they are not FastCGI 1.0. Events of the same call are lost: the
@@ -259,19 +176,12 @@ class Connection:
             raise ProtocolError(str(self._failure), self._failure.request_id)
         if self._ended:
             raise LocalProtocolError("bytes were received after the end of the connection")
-        events: list[Event] = []
+        whole = data if isinstance(data, bytes) else bytes(data)
         try:
-            pieces = self._reader.receive(data)
-            if self._is_application:
-                for record_type, request_id, content in pieces:
-                    self._take_from_front_end(record_type, request_id, content, events)
-            else:
-                for record_type, request_id, content in pieces:
-                    self._take_from_application(record_type, request_id, content, events)
+            return self._intake.take(self._reader.receive(whole))
         except ProtocolError as failure:
             self._failure = failure
             raise
-        return events
 
     def receive_eof(self) -> list[Event]:
         """Take note that the peer sends nothing more; a second call gives no events.
@@ -283,120 +193,6 @@ class Connection:
         self._ended = True
         return [ConnectionEnded(self._reader.inside_record)]
 
-    # Application side: what comes
-
-    def _take_from_front_end(
-        self, record_type: int, request_id: int, content: bytes, events: list[Event]
-    ) -> None:
-        request = self._requests.get(request_id)
-        if request is None:
-            if request_id == NULL_REQUEST_ID:
-                self._answer_management_record(record_type, content, events)
-            elif record_type == _BEGIN_REQUEST:
-                role, keep_connection, flags, start = _USUAL_BEGINS.get(content) or _read_begin(
-                    content
-                )
-                self._requests[request_id] = _Request(start)
-                events.append(RequestBegun(request_id, role, keep_connection, flags))
-            return
-        move = record_type << 1 if content else record_type << 1 | 1
-        before = request.front_end
-        after = FRONT_END_ROWS[before].get(move, ILLEGAL)
-        if after <= 0:
-            if after == ILLEGAL:
-                raise _illegal_from_front_end(move, request_id, before)
-            return
-        request.front_end = after
-        if record_type == _PARAMS:
-            if content:
-                self._keep_params(request_id, request, content, events)
-            else:
-                self._finish_params(request_id, request, events)
-        elif after == _OTHER_STREAMS:
-            return
-        elif record_type == _STDIN:
-            events.append(
-                StdinReceived(request_id, content) if content else StdinEnded(request_id)
-            )
-        elif record_type == _DATA:
-            events.append(DataReceived(request_id, content) if content else DataEnded(request_id))
-        else:
-            if request.block:
-                self._drop_params(request)
-            events.append(RequestAborted(request_id))
-
-    def _keep_params(
-        self, request_id: int, request: _Request, content: bytes, events: list[Event]
-    ) -> None:
-        if request.too_large:
-            return
-        size = request.size + len(content)
-        total = self._params_total + len(content)
-        if size > self._max_params or total > self._max_params_total:
-            self._refuse_params(request_id, request, events)
-            return
-        request.size = size
-        self._params_total = total
-        if not request.block:
-            request.block = content
-        elif isinstance(request.block, bytearray):
-            request.block += content
-        else:
-            # Grows in place, so that a flood of tiny records costs its size and no more.
-            request.block = bytearray(request.block)
-            request.block += content
-
-    def _finish_params(self, request_id: int, request: _Request, events: list[Event]) -> None:
-        if request.too_large:
-            return
-        block = bytes(request.block)
-        request.block = b""
-        most = self._max_pairs
-        if len(block) > 2 * most and count_pairs(block, most) > most:
-            self._refuse_params(request_id, request, events)
-            return
-        try:
-            pairs = decode_pairs(block)
-        except ProtocolError as error:
-            raise ProtocolError(f"params of request {request_id}: {error}", request_id) from error
-        if self._pairs_total + len(pairs) > self._max_pairs_total:
-            self._refuse_params(request_id, request, events)
-            return
-        request.pairs = len(pairs)
-        self._pairs_total += len(pairs)
-        events.append(ParamsReceived(request_id, pairs))
-
-    def _refuse_params(self, request_id: int, request: _Request, events: list[Event]) -> None:
-        self._drop_params(request)
-        request.too_large = True
-        events.append(ParamsTooLarge(request_id))
-
-    def _drop_params(self, request: _Request) -> None:
-        request.block = b""
-        self._params_total -= request.size
-        self._pairs_total -= request.pairs
-        request.size = request.pairs = 0
-
-    def _answer_management_record(
-        self, record_type: int, content: bytes, events: list[Event]
-    ) -> None:
-        if record_type == _UNKNOWN_TYPE:
-            return  # an answer to an answer could go on for ever
-        self._answers += 1
-        if self._answers > _MAX_UNSENT_ANSWERS:
-            raise ProtocolError(
-                f"more than {_MAX_UNSENT_ANSWERS} management records at once", NULL_REQUEST_ID
-            )
-        if record_type != _GET_VALUES:
-            self._output.add(pack_unknown_type(record_type))
-            return
-        names = [name for name, _ in _decode_values(content)]
-        # A name asked for twice is answered once: an answer is never longer than the values.
-        known = {name: self._values[name] for name in names if name in self._values}
-        result = encode_pairs(known.items())
-        self._output.add(pack_record(_GET_VALUES_RESULT, NULL_REQUEST_ID, result))
-        events.append(ValuesRequested(names))
-
     # Application side: what is sent
 
     def send_stdout(self, request_id: int, data: bytes | bytearray | memoryview) -> None:
@@ -407,12 +203,12 @@ class Connection:
         Raises:
             LocalProtocolError: the request is not active, or its stdout has ended.
         """
-        self._step_of_application(request_id, Move.STDOUT if data else 0)
+        self._step_of_application(request_id, Move.STDOUT if data else _NO_MOVE)
         self._output.add_stream(_STDOUT, request_id, data)
 
     def send_stderr(self, request_id: int, data: bytes | bytearray | memoryview) -> None:
         """Queue bytes for the front end's error log; else as :meth:`send_stdout`."""
-        self._step_of_application(request_id, Move.STDERR if data else 0)
+        self._step_of_application(request_id, Move.STDERR if data else _NO_MOVE)
         self._output.add_stream(_STDERR, request_id, data)
 
     def end_stdout(self, request_id: int) -> None:
@@ -456,8 +252,7 @@ class Connection:
             stderr_open=state in _STDERR_OPEN,
         )
         del self._requests[request_id]
-        self._params_total -= request.size
-        self._pairs_total -= request.pairs
+        self._budget.release(request)
         self._output.add(tail)
 
     def _step_of_application(self, request_id: int, move: int) -> None:
@@ -465,13 +260,10 @@ class Connection:
         request = self._requests.get(request_id)
         if request is None or not self._is_application:
             raise self._not_possible("answer", request_id)
-        if move:
+        if move != _NO_MOVE:
             after = APPLICATION_ROWS[request.application].get(move, ILLEGAL)
-            if after <= 0:
-                state = ApplicationState(request.application)
-                raise LocalProtocolError(
-                    f"{Move(move)!s} cannot be sent for request {request_id} in state {state}"
-                )
+            if after <= 0:  # what a receiver tolerates is not for us to send
+                raise _not_legal(move, request_id, ApplicationState(request.application))
             request.application = after
 
     def _not_possible(self, what: str, request_id: int) -> LocalProtocolError:
@@ -502,7 +294,7 @@ class Connection:
         if not 0 < request_id <= MAX_REQUEST_ID or not 0 <= role <= MAX_ROLE:
             raise ValueError(f"request ID {request_id} or role {role} is not within 16 bits")
         self._output.add(pack_begin_request(request_id, role, KEEP_CONN if keep_connection else 0))
-        self._requests[request_id] = _Request(STARTS.get(role, _OTHER_PARAMS))
+        self._requests[request_id] = ActiveRequest(STARTS.get(role, FrontEndState.OTHER_PARAMS))
 
     def send_params(self, request_id: int, pairs: Iterable[tuple[bytes, bytes]]) -> None:
         """Queue all params of a request, and their end (§5.2).
@@ -524,7 +316,7 @@ class Connection:
                 early: see :meth:`is_active`), has not had its params, was aborted, has ended its
                 stdin, or its role has none.
         """
-        self._step_of_front_end(request_id, Move.STDIN if data else 0)
+        self._step_of_front_end(request_id, Move.STDIN if data else _NO_MOVE)
         self._output.add_stream(_STDIN, request_id, data)
 
     def end_stdin(self, request_id: int) -> None:
@@ -534,7 +326,7 @@ class Connection:
 
     def send_data(self, request_id: int, data: bytes | bytearray | memoryview) -> None:
         """Queue bytes of a filter's file, after its stdin (§6.4); else as :meth:`send_stdin`."""
-        self._step_of_front_end(request_id, Move.DATA if data else 0)
+        self._step_of_front_end(request_id, Move.DATA if data else _NO_MOVE)
         self._output.add_stream(_DATA, request_id, data)
 
     def end_data(self, request_id: int) -> None:
@@ -570,67 +362,16 @@ class Connection:
         request = self._requests.get(request_id)
         if request is None or self._is_application:
             raise self._not_possible("send for", request_id)
-        if move:
+        if move != _NO_MOVE:
             after = FRONT_END_ROWS[request.front_end].get(move, ILLEGAL)
             if after <= 0:
-                state = FrontEndState(request.front_end)
-                raise LocalProtocolError(
-                    f"{Move(move)!s} cannot be sent for request {request_id} in state {state}"
-                )
+                raise _not_legal(move, request_id, FrontEndState(request.front_end))
             request.front_end = after
 
-    # Front-end side: what comes
 
-    def _take_from_application(
-        self, record_type: int, request_id: int, content: bytes, events: list[Event]
-    ) -> None:
-        request = self._requests.get(request_id)
-        if request is None:
-            if request_id != NULL_REQUEST_ID:
-                return
-            if record_type == _GET_VALUES_RESULT:
-                events.append(ValuesReceived(dict(_decode_values(content))))
-            elif record_type == _UNKNOWN_TYPE:
-                events.append(UnknownTypeReceived(unpack_unknown_type(content)))
-            return
-        move = record_type << 1 if content else record_type << 1 | 1
-        before = request.application
-        after = APPLICATION_ROWS[before].get(move, ILLEGAL)
-        if after <= 0:
-            if after == ILLEGAL:
-                raise _illegal_from_application(move, request_id, before)
-            return
-        request.application = after
-        if record_type == _STDOUT:
-            events.append(
-                StdoutReceived(request_id, content) if content else StdoutEnded(request_id)
-            )
-        elif record_type == _STDERR:
-            events.append(
-                StderrReceived(request_id, content) if content else StderrEnded(request_id)
-            )
-        else:
-            app_status, number = unpack_end_request(content)
-            del self._requests[request_id]
-            events.append(RequestEnded(request_id, app_status, _protocol_status(number)))
-
-
-def _decode_values(content: bytes) -> list[tuple[bytes, bytes]]:
-    try:
-        return decode_pairs(content)
-    except ProtocolError as error:
-        raise ProtocolError(f"management record: {error}", NULL_REQUEST_ID) from error
-
-
-def _illegal_from_front_end(move: int, request_id: int, state: int) -> ProtocolError:
-    return ProtocolError(
-        f"{_record_name(move)} for request {request_id} in state {FrontEndState(state)}",
-        request_id,
-    )
-
-
-def _illegal_from_application(move: int, request_id: int, state: int) -> ProtocolError:
-    return ProtocolError(
-        f"{_record_name(move)} for request {request_id} in state {ApplicationState(state)}",
-        request_id,
+def _not_legal(
+    move: int, request_id: int, state: FrontEndState | ApplicationState
+) -> LocalProtocolError:
+    return LocalProtocolError(
+        f"{Move(move)!s} cannot be sent for request {request_id} in state {state}"
     )

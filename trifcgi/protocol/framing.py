@@ -9,7 +9,7 @@ from trifcgi.protocol.constants import (
     ProtocolStatus,
     RecordType,
 )
-from trifcgi.protocol.records import _HEADER, pack_end_request, pack_header
+from trifcgi.protocol.records import HEADER, pack_end_request, pack_header
 
 __all__ = ["Output", "end_tail"]
 
@@ -21,7 +21,7 @@ _STDOUT: Final = int(RecordType.STDOUT)
 _STDERR: Final = int(RecordType.STDERR)
 _COMPLETE: Final = int(ProtocolStatus.REQUEST_COMPLETE)
 
-_pack_header = _HEADER.pack
+_pack_header = HEADER.pack
 
 
 def _plain_tail(request_id: int) -> bytes:
@@ -65,19 +65,22 @@ class Output:
 
     Attributes:
         size: bytes in it.
+        answers: answers to management records in it, counted by whoever adds them.
     """
 
-    __slots__ = ("_chunks", "size")
+    __slots__ = ("_chunks", "answers", "size")
 
     def __init__(self) -> None:
         self._chunks: list[bytes | memoryview] = []
         self.size = 0
+        self.answers = 0
 
     def drain(self) -> list[bytes | memoryview]:
         """Take everything out."""
         chunks = self._chunks
         self._chunks = []
         self.size = 0
+        self.answers = 0
         return chunks
 
     def add(self, chunk: bytes) -> None:

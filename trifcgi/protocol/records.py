@@ -13,6 +13,7 @@ from trifcgi.protocol.constants import (
 )
 
 __all__ = [
+    "HEADER",
     "MAX_MANAGEMENT_LENGTH",
     "Piece",
     "RecordReader",
@@ -36,7 +37,9 @@ for many more names without letting a peer park 64 KiB in each connection.
 Piece = tuple[int, int, bytes]
 """Record type, request ID, content: what :meth:`RecordReader.receive` gives."""
 
-_HEADER: Final = struct.Struct("!BBHHBx")
+HEADER: Final = struct.Struct("!BBHHBx")
+"""Version, type, request ID, content length, padding length; the last byte is reserved."""
+
 _BEGIN_BODY: Final = struct.Struct("!HB5x")
 _END_BODY: Final = struct.Struct("!IB3x")
 _BODY_LEN: Final = 8  # of every fixed body (§5.1, §5.5, §4.2)
@@ -47,8 +50,8 @@ _FIXED_BODY: Final = frozenset({_BEGIN_REQUEST, _END_REQUEST})
 _GET_VALUES: Final = int(RecordType.GET_VALUES)
 _UNKNOWN_TYPE: Final = int(RecordType.UNKNOWN_TYPE)
 
-_pack_header = _HEADER.pack
-_unpack_header = _HEADER.unpack_from
+_pack_header = HEADER.pack
+_unpack_header = HEADER.unpack_from
 
 
 def pack_header(

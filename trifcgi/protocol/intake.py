@@ -1,0 +1,288 @@
+"""What comes in on each side: records checked against the tables, and made into events."""
+
+import abc
+from collections.abc import Mapping
+from typing import Final
+
+from trifcgi.errors import ProtocolError
+from trifcgi.protocol.active import ActiveRequest, ParamsBudget
+from trifcgi.protocol.constants import (
+    HEADER_LEN,
+    KEEP_CONN,
+    NULL_REQUEST_ID,
+    ProtocolStatus,
+    RecordType,
+    Role,
+)
+from trifcgi.protocol.events import (
+    DataEnded,
+    DataReceived,
+    Event,
+    ParamsReceived,
+    ParamsTooLarge,
+    RequestAborted,
+    RequestBegun,
+    RequestEnded,
+    StderrEnded,
+    StderrReceived,
+    StdinEnded,
+    StdinReceived,
+    StdoutEnded,
+    StdoutReceived,
+    UnknownTypeReceived,
+    ValuesReceived,
+    ValuesRequested,
+)
+from trifcgi.protocol.framing import Output
+from trifcgi.protocol.pairs import decode_pairs, encode_pairs
+from trifcgi.protocol.records import (
+    Piece,
+    pack_begin_request,
+    pack_record,
+    pack_unknown_type,
+    unpack_begin_request,
+    unpack_end_request,
+    unpack_unknown_type,
+)
+from trifcgi.protocol.states import (
+    APPLICATION_ROWS,
+    FRONT_END_ROWS,
+    ILLEGAL,
+    STARTS,
+    ApplicationState,
+    FrontEndState,
+    Move,
+)
+
+__all__ = ["MAX_UNSENT_ANSWERS", "ApplicationIntake", "FrontEndIntake", "Intake"]
+
+MAX_UNSENT_ANSWERS: Final = 1000
+"""Answers to management records that may wait in the output. A peer that asks on without reading
+would make it grow for ever; HTTP/2 servers cut at the same number since CVE-2019-9512."""
+
+_BEGIN_REQUEST: Final = int(RecordType.BEGIN_REQUEST)
+_PARAMS: Final = int(RecordType.PARAMS)
+_STDIN: Final = int(RecordType.STDIN)
+_STDOUT: Final = int(RecordType.STDOUT)
+_STDERR: Final = int(RecordType.STDERR)
+_DATA: Final = int(RecordType.DATA)
+_GET_VALUES: Final = int(RecordType.GET_VALUES)
+_GET_VALUES_RESULT: Final = int(RecordType.GET_VALUES_RESULT)
+_UNKNOWN_TYPE: Final = int(RecordType.UNKNOWN_TYPE)
+
+_OTHER_PARAMS: Final = int(FrontEndState.OTHER_PARAMS)
+_OTHER_STREAMS: Final = int(FrontEndState.OTHER_STREAMS)
+
+
+def _known_begin(role: Role, flags: int) -> tuple[Role | int, bool, int, int]:
+    return role, bool(flags & KEEP_CONN), flags, int(STARTS[role])
+
+
+# Content of nearly every FCGI_BEGIN_REQUEST: one look-up in place of unpacking and enum calls.
+_USUAL_BEGINS: Final = {
+    pack_begin_request(1, role, flags)[HEADER_LEN:]: _known_begin(role, flags)
+    for role in Role
+    for flags in (0, KEEP_CONN)
+}
+
+
+def _read_begin(content: bytes) -> tuple[Role | int, bool, int, int]:
+    """Role, whether to keep the connection, flags, and the state to begin in."""
+    role, flags = unpack_begin_request(content)
+    if role in STARTS:
+        return _known_begin(Role(role), flags)
+    return role, bool(flags & KEEP_CONN), flags, _OTHER_PARAMS
+
+
+class Intake(abc.ABC):
+    """One side's receiving half. It shares the active requests with the sending half."""
+
+    __slots__ = ()
+
+    @abc.abstractmethod
+    def take(self, pieces: list[Piece]) -> list[Event]:
+        """Make events of what a :class:`RecordReader` gave.
+
+        Raises:
+            ProtocolError: a record is malformed, or not a legal move.
+        """
+
+
+class ApplicationIntake(Intake):
+    """What the application receives from the front end."""
+
+    __slots__ = ("_budget", "_output", "_requests", "_values")
+
+    def __init__(
+        self,
+        requests: dict[int, ActiveRequest],
+        budget: ParamsBudget,
+        output: Output,
+        values: Mapping[bytes, bytes],
+    ) -> None:
+        self._requests = requests
+        self._budget = budget
+        self._output = output
+        self._values = values
+
+    def take(self, pieces: list[Piece]) -> list[Event]:
+        """See :meth:`Intake.take`."""
+        events: list[Event] = []
+        requests = self._requests
+        for record_type, request_id, content in pieces:
+            request = requests.get(request_id)
+            if request is not None:
+                self._take_record(record_type, request_id, request, content, events)
+            elif record_type == _BEGIN_REQUEST and request_id != NULL_REQUEST_ID:
+                usual = _USUAL_BEGINS.get(content)
+                role, keep_connection, flags, start = usual or _read_begin(content)
+                requests[request_id] = ActiveRequest(start)
+                events.append(RequestBegun(request_id, role, keep_connection, flags))
+            elif request_id == NULL_REQUEST_ID:
+                self._answer_management_record(record_type, content, events)
+        return events
+
+    def _take_record(
+        self,
+        record_type: int,
+        request_id: int,
+        request: ActiveRequest,
+        content: bytes,
+        events: list[Event],
+    ) -> None:
+        move = record_type << 1 if content else record_type << 1 | 1
+        before = request.front_end
+        after = FRONT_END_ROWS[before].get(move, ILLEGAL)
+        if after <= 0:
+            if after == ILLEGAL:
+                raise _illegal(move, request_id, FrontEndState(before))
+            return
+        request.front_end = after
+        if record_type == _PARAMS:
+            self._take_params(request_id, request, content, events)
+        elif after == _OTHER_STREAMS:
+            return
+        elif record_type == _STDIN:
+            events.append(
+                StdinReceived(request_id, content) if content else StdinEnded(request_id)
+            )
+        elif record_type == _DATA:
+            events.append(DataReceived(request_id, content) if content else DataEnded(request_id))
+        else:
+            if request.block:
+                self._budget.release(request)
+            events.append(RequestAborted(request_id))
+
+    def _take_params(
+        self, request_id: int, request: ActiveRequest, content: bytes, events: list[Event]
+    ) -> None:
+        if request.too_large:
+            return
+        if content:
+            if not self._budget.add(request, content):
+                events.append(ParamsTooLarge(request_id))
+            return
+        try:
+            pairs = self._budget.finish(request)
+        except ProtocolError as error:
+            raise ProtocolError(f"params of request {request_id}: {error}", request_id) from error
+        if pairs is None:
+            events.append(ParamsTooLarge(request_id))
+        else:
+            events.append(ParamsReceived(request_id, pairs))
+
+    def _answer_management_record(
+        self, record_type: int, content: bytes, events: list[Event]
+    ) -> None:
+        if record_type == _UNKNOWN_TYPE:
+            return  # an answer to an answer could go on for ever
+        self._output.answers += 1
+        if self._output.answers > MAX_UNSENT_ANSWERS:
+            raise ProtocolError(
+                f"more than {MAX_UNSENT_ANSWERS} management records whose answers nobody fetched",
+                NULL_REQUEST_ID,
+            )
+        if record_type != _GET_VALUES:
+            self._output.add(pack_unknown_type(record_type))
+            return
+        names = [name for name, _ in _decode_values(content)]
+        # A name asked for twice is answered once: no answer is longer than all the values.
+        known = {name: self._values[name] for name in names if name in self._values}
+        result = encode_pairs(known.items())
+        self._output.add(pack_record(_GET_VALUES_RESULT, NULL_REQUEST_ID, result))
+        events.append(ValuesRequested(names))
+
+
+class FrontEndIntake(Intake):
+    """What the front end receives from the application."""
+
+    __slots__ = ("_requests",)
+
+    def __init__(self, requests: dict[int, ActiveRequest]) -> None:
+        self._requests = requests
+
+    def take(self, pieces: list[Piece]) -> list[Event]:
+        """See :meth:`Intake.take`."""
+        events: list[Event] = []
+        for record_type, request_id, content in pieces:
+            request = self._requests.get(request_id)
+            if request is not None:
+                self._take_record(record_type, request_id, request, content, events)
+            elif request_id != NULL_REQUEST_ID:
+                continue
+            elif record_type == _GET_VALUES_RESULT:
+                events.append(ValuesReceived(dict(_decode_values(content))))
+            elif record_type == _UNKNOWN_TYPE:
+                events.append(UnknownTypeReceived(unpack_unknown_type(content)))
+        return events
+
+    def _take_record(
+        self,
+        record_type: int,
+        request_id: int,
+        request: ActiveRequest,
+        content: bytes,
+        events: list[Event],
+    ) -> None:
+        move = record_type << 1 if content else record_type << 1 | 1
+        before = request.application
+        after = APPLICATION_ROWS[before].get(move, ILLEGAL)
+        if after <= 0:
+            if after == ILLEGAL:
+                raise _illegal(move, request_id, ApplicationState(before))
+            return
+        request.application = after
+        if record_type == _STDOUT:
+            events.append(
+                StdoutReceived(request_id, content) if content else StdoutEnded(request_id)
+            )
+        elif record_type == _STDERR:
+            events.append(
+                StderrReceived(request_id, content) if content else StderrEnded(request_id)
+            )
+        else:
+            app_status, number = unpack_end_request(content)
+            del self._requests[request_id]
+            events.append(RequestEnded(request_id, app_status, _protocol_status(number)))
+
+
+def _decode_values(content: bytes) -> list[tuple[bytes, bytes]]:
+    try:
+        return decode_pairs(content)
+    except ProtocolError as error:
+        raise ProtocolError(f"management record: {error}", NULL_REQUEST_ID) from error
+
+
+def _protocol_status(number: int) -> ProtocolStatus | int:
+    try:
+        return ProtocolStatus(number)
+    except ValueError:
+        return number
+
+
+def _illegal(move: int, request_id: int, state: FrontEndState | ApplicationState) -> ProtocolError:
+    try:
+        record = str(Move(move))
+    except ValueError:
+        record = f"a record of type {move >> 1}"
+    return ProtocolError(f"{record} for request {request_id} in state {state}", request_id)
