@@ -62,7 +62,8 @@ class ResponseStream(trio.abc.SendStream):
     @abc.abstractmethod
     def begun(self) -> bool:
         """Whether a head has been handed over; from then on no other response can be
-        made for this request."""
+        made for this request.
+        """
 
     @abc.abstractmethod
     def send_head(self, head: bytes, *, bodyless: bool = False) -> None:
@@ -98,11 +99,12 @@ class Request(abc.ABC):
     role: Role
     keep_connection: bool
     pairs: Sequence[tuple[bytes, bytes]]
+    _params: Params | None
 
     @property
     def params(self) -> Params:
         """The params by name (see :class:`Params`)."""
-        params = getattr(self, "_params", None)
+        params = self._params
         if params is None:
             params = self._params = Params(self.pairs)
         return params
@@ -111,7 +113,8 @@ class Request(abc.ABC):
     @abc.abstractmethod
     def stdin(self) -> trio.abc.ReceiveStream:
         """The request body (§5.3). Ends with ``b""`` only when the front end said that
-        the body is whole; raises ``trio.BrokenResourceError`` when it went away before."""
+        the body is whole; raises ``trio.BrokenResourceError`` when it went away before.
+        """
 
     @property
     @abc.abstractmethod
@@ -122,19 +125,22 @@ class Request(abc.ABC):
     @abc.abstractmethod
     def stdout(self) -> ResponseStream:
         """The response. Sending raises ``trio.BrokenResourceError`` once the front end has
-        aborted the request or is gone."""
+        aborted the request or is gone.
+        """
 
     @property
     @abc.abstractmethod
     def stderr(self) -> trio.abc.SendStream:
         """The front end's error log. What is sent before the response head waits for it
-        (a STDERR record ahead of the head kills HAProxy 2.6.12)."""
+        (a STDERR record ahead of the head kills HAProxy 2.6.12).
+        """
 
     @property
     @abc.abstractmethod
     def cancel_scope(self) -> trio.CancelScope:
         """The scope around the handler: an abort, a lost connection, a passed deadline, a
-        drain or an operator cancels it, and so may the handler itself."""
+        drain or an operator cancels it, and so may the handler itself.
+        """
 
     @property
     @abc.abstractmethod

@@ -1,5 +1,6 @@
 """The data plane: FastCGI over sockets and trio streams, a nursery a connection, a scope a
-request."""
+request.
+"""
 
 from trifcgi.server.listeners import (
     AllowList,

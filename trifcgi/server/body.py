@@ -67,7 +67,7 @@ class Body:
         self._spool_written += len(data)
 
     def take(self, max_bytes: int | None) -> bytes:
-        """Remove and return at most ``max_bytes`` from the front; ``b""`` when nothing is there."""
+        """Remove and return at most ``max_bytes`` from the front; ``b""`` if there are none."""
         if not self._chunks and self._spool is not None:
             self._refill(self._spool)
         if not self._chunks:

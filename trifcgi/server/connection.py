@@ -14,7 +14,7 @@ import traceback
 import types
 from collections import deque
 from collections.abc import Awaitable, Coroutine, Generator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import trio
 
@@ -325,7 +325,7 @@ class Connection:
         """Who asks for FCGI_MPXS_CONNS may multiplex; the protocol has queued the answer."""
         self._shared = True
 
-    _handlers: dict[type, Any] = {
+    _handlers: ClassVar[dict[type, Any]] = {
         protocol.RequestBegun: _request_begun,
         protocol.ParamsReceived: _params_received,
         protocol.ParamsTooLarge: _params_too_large,
@@ -408,7 +408,8 @@ class Connection:
 
     def _wake(self) -> None:
         """See to it that one task looks at the queue. Only one: it wakes the next if its
-        handler suspends while more is queued."""
+        handler suspends while more is queued.
+        """
         if self._waking or self._driving:
             return
         if self._parked:

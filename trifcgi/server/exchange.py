@@ -9,7 +9,7 @@ import trio
 
 from trifcgi.observe.instrument import Outcome, StopReason
 from trifcgi.protocol import Role
-from trifcgi.request import Request
+from trifcgi.request import Params, Request
 from trifcgi.server.body import Body
 from trifcgi.server.streams import ErrorStream, RequestStream, Stdout
 
@@ -29,7 +29,9 @@ _SLICE = 64
 
 _GONE = (StopReason.ABORTED, StopReason.LOST)
 
-_CONTENT_LENGTH = re.compile(rb"^content-length[ \t]*:[ \t]*([0-9]+)[ \t]*\r?$", re.I | re.M)
+_CONTENT_LENGTH = re.compile(
+    rb"^content-length[ \t]*:[ \t]*([0-9]+)[ \t]*\r?$", re.IGNORECASE | re.MULTILINE
+)
 
 
 class Phase(enum.Enum):
@@ -59,8 +61,8 @@ class Exchange(Request):
         "_sends",
         "_stdin_stream",
         "_stdout",
-        "admitted",
         "aborted_",
+        "admitted",
         "begun_at",
         "body",
         "body_bytes",
@@ -91,7 +93,7 @@ class Exchange(Request):
         self.pairs: Sequence[tuple[bytes, bytes]] = ()
         self.named: dict[bytes, bytes] = {}
         self.admitted = False
-        self._params = None
+        self._params: Params | None = None
         self.begun_at = now
         self.last_input = now
         self.deadline = now + connection.timeouts.request_timeout
@@ -120,7 +122,8 @@ class Exchange(Request):
         self.stdout_closed = False
 
     def __repr__(self) -> str:
-        return f"<trifcgi.Request {self.id} {self.role} {self.phase.value} from {self.connection.peer}>"
+        peer = self.connection.peer
+        return f"<trifcgi.Request {self.id} {self.role} {self.phase.value} from {peer}>"
 
     # What the handler sees
 
@@ -364,7 +367,8 @@ class Exchange(Request):
     @property
     def complete(self) -> bool:
         """Whether the response is known to be whole although its handler failed: the body
-        has the length that the head declared, or has been closed."""
+        has the length that the head declared, or has been closed.
+        """
         if self.head is None:
             return False
         if self.stdout_closed or self.bodyless:
@@ -404,7 +408,7 @@ class Exchange(Request):
         )
 
 
-_STATUS = re.compile(rb"^status:[ \t]*([0-9]{3})", re.I | re.M)
+_STATUS = re.compile(rb"^status:[ \t]*([0-9]{3})", re.IGNORECASE | re.MULTILINE)
 
 
 def _status_of(head: bytes) -> int | None:

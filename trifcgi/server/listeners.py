@@ -68,7 +68,8 @@ class Peer:
 
 class AllowList:
     """The TCP peers that may connect. Peers on Unix sockets always may: there the socket's
-    mode decides."""
+    mode decides.
+    """
 
     def __init__(self, networks: Iterable[Network]) -> None:
         self.networks = tuple(networks)
@@ -167,6 +168,10 @@ async def open_unix_listener(
         raise ConfigurationError(
             f"the socket path {target} is longer than the 107 bytes that the system allows"
         )
+    return _listen_unix(target, mode, backlog)
+
+
+def _listen_unix(target: Path, mode: int, backlog: int | None) -> UnixListener:
     _clear_stale(target)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | getattr(socket, "SOCK_CLOEXEC", 0))
     try:
@@ -199,7 +204,8 @@ def _clear_stale(target: Path) -> None:
         return
     if not stat.S_ISSOCK(kind):
         raise ConfigurationError(
-            f"cannot listen on {target}: it exists and is not a socket; remove it or name another path"
+            f"cannot listen on {target}: it exists and is not a socket;"
+            " remove it or name another path"
         )
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.setblocking(False)
@@ -247,7 +253,8 @@ def _inherited(fd: int) -> trio.SocketListener:
 
 def is_listening(fd: int = LISTENSOCK_FILENO) -> bool:
     """Whether a descriptor is a listening stream socket, as a front end leaves one at
-    FCGI_LISTENSOCK_FILENO for a process that it spawns (§2.2)."""
+    FCGI_LISTENSOCK_FILENO for a process that it spawns (§2.2).
+    """
     try:
         if not stat.S_ISSOCK(os.fstat(fd).st_mode):
             return False
@@ -262,7 +269,8 @@ def is_listening(fd: int = LISTENSOCK_FILENO) -> bool:
 
 def systemd_fds() -> list[int]:
     """The descriptors that systemd passes (``sd_listen_fds(3)``), and forget the variables,
-    so that no child takes them for its own."""
+    so that no child takes them for its own.
+    """
     pid = os.environ.pop("LISTEN_PID", "")
     count = os.environ.pop("LISTEN_FDS", "")
     os.environ.pop("LISTEN_FDNAMES", None)

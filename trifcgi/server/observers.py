@@ -26,7 +26,7 @@ class Observers:
         for instrument in list(self._instruments):
             try:
                 hook(instrument)
-            except Exception:
+            except Exception:  # noqa: BLE001 - logged, at one of the three borders
                 _log.exception("the instrument %r raised and is switched off", instrument)
                 self._instruments.remove(instrument)
 

@@ -209,7 +209,8 @@ class DataPlane:
 
     def drain(self) -> None:
         """Begin a graceful stop: :meth:`serve` closes its listeners and the idle connections,
-        lets requests run on for the grace, cancels the rest, and returns."""
+        lets requests run on for the grace, cancels the rest, and returns.
+        """
         self.draining = True
         for scope in self._accepting:
             scope.cancel(reason="the server is stopping")

@@ -64,7 +64,7 @@ class Poller:
                     continue  # closed by an earlier one of this batch
                 try:
                     watcher.ready(events)
-                except Exception:
+                except Exception:  # noqa: BLE001 - logged, at one of the three borders
                     # A fault of the server's own: loud, and one connection's end.
                     _log.exception("a connection failed in the server itself; it is closed")
                     watcher.fail()

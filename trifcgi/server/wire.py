@@ -98,7 +98,8 @@ class Wire(abc.ABC):
     @abc.abstractmethod
     async def finish(self) -> None:
         """Send what is left, close our half and wait for the peer to close its own, so that
-        no reset overtakes the last bytes. Takes as long as the peer: the caller bounds it."""
+        no reset overtakes the last bytes. Takes as long as the peer: the caller bounds it.
+        """
 
 
 class SocketWire(Wire):
