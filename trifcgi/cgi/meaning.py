@@ -20,7 +20,7 @@ _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 _MOST_DIGITS: Final = 18  # a larger content length is no length; and int() has bounds of its own
 
 
-class BadParams(ValueError):  # noqa: N818 - "BadParamsError" says it twice
+class BadParams(ValueError):
     """The params make no HTTP request; the message says in a sentence what is missing."""
 
 
@@ -162,10 +162,10 @@ class Meaning:
         the scheme's. ``None`` when there is no name at all: Caddy, lighttpd, HTTP/1.0.
         """
         params = self._params
-        name = params.get(b"SERVER_NAME") or params.get(b"SERVER_ADDR")
-        if not name:
+        host, port_in_name = _split_host(params.get(b"SERVER_NAME", b""))
+        host = host or params.get(b"SERVER_ADDR", b"").decode("latin-1")
+        if not host:
             return None
-        host, port_in_name = _split_host(name)
         port = _port(params.get(b"SERVER_PORT")) or port_in_name
         return host, port or _DEFAULT_PORTS[self.scheme]
 

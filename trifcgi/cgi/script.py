@@ -19,7 +19,8 @@ def script_filename(pairs: Sequence[tuple[bytes, bytes]]) -> bytes | None:
       are undone. (``ProxyFCGIBackendType GENERIC`` has no prefix to tell it by and stays
       escaped.)
     - With ``nocanon`` Apache leaves the query at the end; it is taken off.
-    - lighttpd's ``broken-scriptfilename`` appends PATH_INFO; it is taken off.
+    - lighttpd's ``broken-scriptfilename`` appends PATH_INFO, or a slash where there is none;
+      that is taken off.
     - nginx's stock ``fastcgi_params`` have no SCRIPT_FILENAME; DOCUMENT_ROOT and
       SCRIPT_NAME stand in for it, which is how its ``fastcgi.conf`` defines it.
 
@@ -40,8 +41,8 @@ def script_filename(pairs: Sequence[tuple[bytes, bytes]]) -> bytes | None:
     apache = _APACHE.match(filename)
     if apache is not None:
         filename = unquote_to_bytes(filename[apache.end() :])
-    path_info = params.get(b"PATH_INFO")
+    appended = params.get(b"PATH_INFO") or b"/"
     # Not without the script's own name ahead: "/x.py/x.py" has nothing appended to it.
-    if path_info and script_name and filename.endswith(script_name + path_info):
-        filename = filename.removesuffix(path_info)
+    if script_name and filename.endswith(script_name + appended):
+        filename = filename.removesuffix(appended)
     return None if not filename or b"\0" in filename else filename

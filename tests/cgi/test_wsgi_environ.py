@@ -1,0 +1,140 @@
+"""The WSGI environ, held against PEP 3333's own checker for every captured request."""
+
+import io
+import sys
+import warnings
+from collections.abc import Callable, Iterable
+from typing import Any
+from wsgiref.validate import validator
+
+import pytest
+
+from tests.capture_files import CapturedRequest, load_capture, load_captures
+from trifcgi.cgi import Meaning, wsgi_environ
+
+
+def environ_of(*pairs: tuple[bytes, bytes]) -> dict[str, str]:
+    return wsgi_environ([(b"REQUEST_METHOD", b"GET"), (b"SCRIPT_NAME", b"/"), *pairs])
+
+
+def check(request: CapturedRequest) -> None:
+    """Pass the environ through wsgiref's validator, as its server would."""
+    meaning = Meaning(request.params)
+    environ: dict[str, Any] = dict(meaning.wsgi_environ())
+    environ |= {
+        "wsgi.version": (1, 0),
+        "wsgi.url_scheme": meaning.scheme,
+        "wsgi.input": io.BytesIO(),
+        "wsgi.errors": sys.stderr,
+        "wsgi.multithread": True,
+        "wsgi.multiprocess": False,
+        "wsgi.run_once": False,
+    }
+
+    def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        start_response("204 No Content", [])
+        return []
+
+    def start_response(*args: object) -> Callable[[bytes], object]:
+        return lambda data: None
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Unknown REQUEST_METHOD")
+        result = validator(app)(environ, start_response)
+        assert list(result) == []
+        result.close()  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    "front_end",
+    [
+        "nginx",
+        "apache-mod_proxy_fcgi",
+        "apache-mod_fcgid",
+        "lighttpd",
+        "caddy",
+        "haproxy",
+        "cgi-fcgi",
+    ],
+)
+def test_every_captured_request_gives_a_valid_environ(front_end: str) -> None:
+    checked = 0
+    for capture in load_captures():
+        if capture.front_end != front_end:
+            continue
+        for request in capture.requests:
+            if request.param(b"REQUEST_METHOD") is not None:
+                check(request)
+                checked += 1
+    assert checked > 0
+
+
+@pytest.mark.parametrize(
+    ("file", "dup", "cookie"),
+    [
+        ("nginx-dup-headers", "a, b, c", "a=1; b=2"),
+        ("haproxy-dup-headers", "a, b, c", "a=1; b=2"),
+        ("apache-dup-headers", "a, b, c", "a=1, b=2"),
+        ("lighttpd-dup-headers", "a, b, c", "a=1; b=2"),
+        ("caddy-dup-headers", "a, b, c", "a=1, b=2"),
+    ],
+)
+def test_repeated_headers_are_joined(file: str, dup: str, cookie: str) -> None:
+    environ = wsgi_environ(load_capture(file).requests[0].params)
+    assert environ["HTTP_X_DUP"] == dup
+    assert environ["HTTP_COOKIE"] == cookie
+
+
+def test_other_repeated_params_are_not_joined() -> None:
+    environ = wsgi_environ(load_capture("nginx-pathinfo-get-query").requests[0].params)
+    assert environ["SCRIPT_NAME"] == "/app"
+    assert environ["PATH_INFO"] == "/hello/world"
+
+
+def test_values_are_bytes_read_as_latin_1() -> None:
+    environ = wsgi_environ(load_capture("nginx-raw-utf8").requests[0].params)
+    assert environ["PATH_INFO"] == "/app/caf\xc3\xa9"
+    assert environ["QUERY_STRING"] == "q=\xc3\xa9"
+    header = wsgi_environ(load_capture("nginx-latin1-header").requests[0].params)["HTTP_X_L"]
+    assert header == "caf\xe9 \xc3\xa9"
+
+
+def test_what_is_empty_or_no_number_is_absent() -> None:
+    environ = wsgi_environ(load_capture("nginx-get-query").requests[0].params)
+    assert environ.keys().isdisjoint(["CONTENT_LENGTH", "CONTENT_TYPE", "REMOTE_USER"])
+    chunked = wsgi_environ(load_capture("caddy-post-chunked").requests[0].params)
+    assert "CONTENT_LENGTH" not in chunked
+    assert chunked["CONTENT_TYPE"] == "text/plain"
+    assert "HTTP_HOST" not in wsgi_environ(load_capture("caddy-http10").requests[0].params)
+
+
+@pytest.mark.parametrize("front_end", ["nginx", "caddy", "lighttpd"])
+def test_the_twins_of_content_length_and_type_are_absent(front_end: str) -> None:
+    params = load_capture(f"{front_end}-post-small").requests[0].params
+    environ = wsgi_environ([*params, (b"HTTP_CONTENT_LENGTH", b"5"), (b"HTTP_PROXY", b"x")])
+    assert environ["CONTENT_LENGTH"] == "7"
+    forged = ["HTTP_CONTENT_LENGTH", "HTTP_CONTENT_TYPE", "HTTP_PROXY"]
+    assert environ.keys().isdisjoint(forged)
+
+
+def test_a_server_name_is_fit_for_a_url() -> None:
+    haproxy = wsgi_environ(load_capture("haproxy-host-ipv6").requests[0].params)
+    assert (haproxy["SERVER_NAME"], haproxy["SERVER_PORT"]) == ("[::1]", "18401")
+    nameless = wsgi_environ(load_capture("caddy-http10").requests[0].params)
+    assert (nameless["SERVER_NAME"], nameless["SERVER_PORT"]) == ("localhost", "80")
+
+
+def test_the_servers_own_keys_cannot_be_set_from_outside() -> None:
+    assert "wsgi.input" not in environ_of((b"wsgi.input", b"x"))
+
+
+def test_what_wsgi_demands_is_there_even_where_no_front_end_said_it() -> None:
+    assert environ_of() == {
+        "REQUEST_METHOD": "GET",
+        "SCRIPT_NAME": "",
+        "PATH_INFO": "/",
+        "QUERY_STRING": "",
+        "SERVER_NAME": "localhost",
+        "SERVER_PORT": "80",
+        "SERVER_PROTOCOL": "HTTP/1.1",
+    }
