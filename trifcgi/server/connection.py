@@ -23,8 +23,8 @@ from trifcgi.cgi import error_response
 from trifcgi.errors import ProtocolError
 from trifcgi.observe.instrument import StopReason
 from trifcgi.protocol import ProtocolStatus, Role
-from trifcgi.server.body import SPOOL_LIMIT, WINDOW
 from trifcgi.server.exchange import Exchange, Phase
+from trifcgi.server.window import ReadWindow
 from trifcgi.server.wire import HIGH_WATER, LOW_WATER, Wire
 
 if TYPE_CHECKING:
@@ -50,12 +50,6 @@ _LINGER = 2.0
 # How long a response that was cut waits for its neighbours on the connection (seconds).
 _CUT_GRACE = 5.0
 
-# How long a connection is not read on for the sake of one request's full window, before its
-# body goes to a temporary file: another request may stand behind it unseen (seconds).
-_PAUSE = 1.0
-
-_ROLES = frozenset(Role)
-
 
 class Connection:
     """A front end's connection and the requests on it."""
@@ -67,9 +61,7 @@ class Connection:
         "_input_left",
         "_nursery",
         "_parked",
-        "_paused_since",
         "_queue",
-        "_shared",
         "_waking",
         "_writers",
         "appointment",
@@ -84,6 +76,7 @@ class Connection:
         "plane",
         "protocol",
         "timeouts",
+        "window",
         "wire",
     )
 
@@ -96,6 +89,7 @@ class Connection:
             protocol.Side.APPLICATION, max_params=plane.limits.max_params, values=plane.values
         )
         self.exchanges: dict[int, Exchange] = {}
+        self.window = ReadWindow(self)
         self.appointment = math.inf
         self.idle_since = plane.now()
         self.in_body = False
@@ -111,8 +105,6 @@ class Connection:
         self._input_left = False
         self._writers = trio.lowlevel.ParkingLot()
         self._nursery: trio.Nursery | None = None
-        self._paused_since: float | None = None
-        self._shared = not wire.sees_hangup
         self._cut_at = math.inf
 
     def __repr__(self) -> str:
@@ -172,13 +164,7 @@ class Connection:
                 self._write_timed_out()
                 return math.inf
             soonest = min(soonest, blocked + self.timeouts.write_timeout)
-        if self._paused_since is not None:
-            if self._paused_since + _PAUSE <= now:
-                self._shared = True
-                self._resume()
-            else:
-                soonest = min(soonest, self._paused_since + _PAUSE)
-        return soonest
+        return min(soonest, self.window.check(now))
 
     def close(self, cause: str) -> None:
         """Take no new request, and close once those that run have ended."""
@@ -245,9 +231,7 @@ class Connection:
         self.exchanges[request_id] = exchange
         if request_id != 1 or len(self.exchanges) > 1:
             # Only front ends that multiplex use another ID than 1.
-            self._shared = True
-            if self._paused_since is not None:
-                self._resume()
+            self.window.expect_others()
         self.arm(min(exchange.deadline, now + self.timeouts.read_timeout))
 
     def _refused_at_begin(self, keep: bool) -> None:
@@ -281,28 +265,16 @@ class Connection:
 
     def _stdin_received(self, event: protocol.StdinReceived | protocol.DataReceived) -> None:
         exchange = self.exchanges.get(event.request_id)
-        if exchange is None:
+        if exchange is None or exchange.reason is not None:
             return
         body = exchange.body if type(event) is protocol.StdinReceived else exchange.data_body
         exchange.last_input = self.plane.now()
         self.in_body = True
         limit = self.plane.limits.max_body
         if limit is not None and exchange.received + len(event.data) > limit:
-            self._too_large(exchange, f"its body is larger than {limit} bytes")
+            self.refuse_body(exchange, f"its body is larger than {limit} bytes")
             return
-        if exchange.reason is not None and exchange.aborted:
-            return
-        if self._shared:
-            body.feed_spooling(event.data)
-            if exchange.spooled > SPOOL_LIMIT:
-                self._too_large(
-                    exchange, f"its handler left more than {SPOOL_LIMIT} bytes of body unread"
-                )
-                return
-        else:
-            body.feed(event.data)
-            if exchange.unread > WINDOW and self._paused_since is None:
-                self._pause()
+        self.window.feed(exchange, body, event.data)
         exchange.input_arrived()
 
     def _stdin_ended(self, event: protocol.StdinEnded | protocol.DataEnded) -> None:
@@ -323,7 +295,7 @@ class Connection:
 
     def _values_requested(self, event: protocol.ValuesRequested) -> None:
         """Who asks for FCGI_MPXS_CONNS may multiplex; the protocol has queued the answer."""
-        self._shared = True
+        self.window.expect_others()
 
     _handlers: ClassVar[dict[type, Any]] = {
         protocol.RequestBegun: _request_begun,
@@ -378,7 +350,8 @@ class Connection:
         self.wake_blocked()
         self._wake()
 
-    def _too_large(self, exchange: Exchange, why: str) -> None:
+    def refuse_body(self, exchange: Exchange, why: str) -> None:
+        """End a request whose body is too large for a limit."""
         _log.warning("%s: request %d refused: %s", self.peer, exchange.id, why)
         if exchange.phase is Phase.RUNNING:
             exchange.body.discard()
@@ -387,22 +360,6 @@ class Connection:
             if exchange in self._queue:
                 self._queue.remove(exchange)
             self._refuse(exchange, 413, "The request's body is too large.", ())
-
-    def _pause(self) -> None:
-        self._paused_since = now = self.plane.now()
-        self.wire.pause_reading()
-        self.arm(now + _PAUSE)
-
-    def _resume(self) -> None:
-        self._paused_since = None
-        self.wire.resume_reading()
-
-    def resume_if_read(self) -> None:
-        """A handler has read of its body."""
-        if self._paused_since is not None and not any(
-            exchange.unread > WINDOW // 2 for exchange in self.exchanges.values()
-        ):
-            self._resume()
 
     # Whose turn it is
 
@@ -636,8 +593,7 @@ class Connection:
         self.idle_since = now = self.plane.now()
         self.plane.request_over(exchange, app_status, now)
         exchange.ended()
-        if self._paused_since is not None:
-            self.resume_if_read()
+        self.window.taken()
         if not self.exchanges:
             self.in_body = False
             if (self.must_cut or self.lost) and not self._driving:

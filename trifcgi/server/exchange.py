@@ -289,7 +289,7 @@ class Exchange(Request):
 
     def body_taken(self) -> None:
         """The handler has read: the connection may go on reading."""
-        self.connection.resume_if_read()
+        self.connection.window.taken()
 
     def must_pause(self) -> bool:
         """Whether the handler has sent so often without suspending that others must run."""
