@@ -44,7 +44,7 @@ _BODY: Final = 2
 _COMPLETE: Final = 3
 
 
-class ClientDisconnected(OSError):  # noqa: N818 - says what happened, as trio's do
+class ClientDisconnected(OSError):
     """``send()`` was called after the front end aborted the request or went away.
 
     The subclass of ``OSError`` that ASGI's HTTP format asks for since 2.4. An application
