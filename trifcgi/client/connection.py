@@ -185,6 +185,8 @@ class ClientConnection:
             wanted.answered.set()
 
     def _take(self, event: Event) -> None:
+        if self.failure is not None:
+            return  # the client was closed with this on its way
         match event:
             case StdoutReceived(request_id, data):
                 self._exchanges[request_id].stdout.feed(data)
