@@ -1,29 +1,25 @@
 """One connection: what comes in, whose turn it is, what goes out.
 
-Between ``recv`` and ``send`` lies this: the wire gives bytes to :meth:`data_received`; the
-protocol turns them into events; a request whose params are whole joins ``_queue``; a task of
-the connection (:meth:`_work`) takes it from there and drives its handler (:meth:`_drive`);
-what the handler sends collects in the protocol; :meth:`flush` hands it to the wire when the
-handler suspends, or when nothing more is queued.
+Between ``recv`` and ``send`` lies this: the wire gives bytes to :meth:`Connection.data_received`;
+the protocol turns them into events; a request whose params are whole joins ``turns``, where a
+task of the connection takes it and drives its handler; what the handler sends collects in the
+protocol; :meth:`Connection.flush` hands it to the wire when the handler suspends, or when nothing
+more is queued; ``ending`` decides how the request leaves.
 """
 
-import contextvars
 import logging
 import math
-import traceback
-import types
-from collections import deque
-from collections.abc import Awaitable, Coroutine, Generator
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import trio
 
 from trifcgi import protocol
-from trifcgi.cgi import error_response
 from trifcgi.errors import ProtocolError
 from trifcgi.observe.instrument import StopReason
 from trifcgi.protocol import ProtocolStatus, Role
+from trifcgi.server import ending
 from trifcgi.server.exchange import Exchange, Phase
+from trifcgi.server.turns import Turns
 from trifcgi.server.window import ReadWindow
 from trifcgi.server.wire import HIGH_WATER, LOW_WATER, Wire
 
@@ -33,12 +29,6 @@ if TYPE_CHECKING:
 __all__ = ["Connection"]
 
 _log = logging.getLogger("trifcgi.server")
-
-# Tasks that a connection keeps parked between bursts of multiplexed requests.
-_SPARE_TASKS = 4
-
-# Requests that a task handles without having suspended, before other tasks get their turn.
-_SLICE = 64
 
 # Requests that one connection may have begun beyond those that may run: enough to answer each
 # of them 503, few enough that a flood of FCGI_BEGIN_REQUEST stays small.
@@ -56,13 +46,9 @@ class Connection:
 
     __slots__ = (
         "_cut_at",
-        "_driving",
         "_finishing",
         "_input_left",
         "_nursery",
-        "_parked",
-        "_queue",
-        "_waking",
         "_writers",
         "appointment",
         "cause",
@@ -76,6 +62,7 @@ class Connection:
         "plane",
         "protocol",
         "timeouts",
+        "turns",
         "window",
         "wire",
     )
@@ -90,6 +77,7 @@ class Connection:
         )
         self.exchanges: dict[int, Exchange] = {}
         self.window = ReadWindow(self)
+        self.turns = Turns(self)
         self.appointment = math.inf
         self.idle_since = plane.now()
         self.in_body = False
@@ -97,10 +85,6 @@ class Connection:
         self.lost = False
         self.must_cut = False
         self.cause = "closed"
-        self._queue: deque[Exchange] = deque()
-        self._parked: list[trio.lowlevel.Task] = []
-        self._waking = False
-        self._driving = False
         self._finishing = False
         self._input_left = False
         self._writers = trio.lowlevel.ParkingLot()
@@ -121,13 +105,14 @@ class Connection:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
                 self.wire.start(self, nursery)
-                await self._work()
+                await self.turns.run(nursery)
         finally:
             self._nursery = None
+            self.turns.stop()
             self.plane.reaper.forget(self)
             for exchange in list(self.exchanges.values()):
                 exchange.stop(StopReason.DRAINED)
-                self._forget(exchange, 1)
+                self.forget(exchange, 1)
             with trio.move_on_after(1, shield=True):
                 await self.wire.aclose()
             instruments.connection_closed(self.peer, self.cause)
@@ -171,12 +156,14 @@ class Connection:
         self.closing = True
         if not self.exchanges:
             self.cause = cause
-            self._wake()
+            self.turns.wake()
 
-    def _over(self) -> bool:
+    @property
+    def over(self) -> bool:
+        """Whether nothing is left to do but to close."""
         return (self.closing or self.lost) and not self.exchanges
 
-    async def _finish(self) -> None:
+    async def finish(self) -> None:
         """Close with everything sent, and end the connection's tasks."""
         if self._finishing:
             return
@@ -207,9 +194,9 @@ class Connection:
             return
         for event in events:
             self._handlers[type(event)](self, event)
-        if self._queue:
-            self._wake()
-        elif self.protocol.out_size and not self._driving:
+        if self.turns:
+            self.turns.wake()
+        elif self.protocol.out_size and not self.turns.driving:
             self.flush()
         if not self.exchanges and self.protocol.inside_record:
             self.idle_since = self.plane.now()
@@ -243,15 +230,14 @@ class Connection:
         if exchange is None:
             return
         exchange.pairs = event.pairs
-        exchange.phase = Phase.QUEUED
         if exchange.role is Role.AUTHORIZER:
             # lighttpd and mod_fcgid send no FCGI_STDIN to an authorizer (§6.3).
             exchange.body.ended = True
-        problem = self.plane.admit(exchange)
-        if problem is not None:
-            self._refuse(exchange, *problem)
-            return
-        self._queue.append(exchange)
+        refusal = self.plane.admit(exchange)
+        if refusal is None:
+            self.turns.add(exchange)
+        else:
+            ending.refuse(exchange, refusal)
 
     def _params_too_large(self, event: protocol.ParamsTooLarge) -> None:
         exchange = self.exchanges.get(event.request_id)
@@ -261,7 +247,7 @@ class Connection:
             "%s: request %d refused: its params are larger than %d bytes",
             self.peer, exchange.id, self.plane.limits.max_params,
         )  # fmt: skip
-        self._refuse(exchange, 431, "The request's header fields are too large.", ())
+        ending.refuse(exchange, (431, "The request's header fields are too large.", ()))
 
     def _stdin_received(self, event: protocol.StdinReceived | protocol.DataReceived) -> None:
         exchange = self.exchanges.get(event.request_id)
@@ -291,7 +277,7 @@ class Connection:
             return
         exchange.stop(StopReason.ABORTED)
         if exchange.phase is Phase.PARAMS:
-            self._end(exchange, 1)
+            self.end(exchange, 1)
 
     def _values_requested(self, event: protocol.ValuesRequested) -> None:
         """Who asks for FCGI_MPXS_CONNS may multiplex; the protocol has queued the answer."""
@@ -346,9 +332,9 @@ class Connection:
         for exchange in list(self.exchanges.values()):
             exchange.stop(reason)
             if exchange.phase is Phase.PARAMS:
-                self._forget(exchange, 1)
+                self.forget(exchange, 1)
         self.wake_blocked()
-        self._wake()
+        self.turns.wake()
 
     def refuse_body(self, exchange: Exchange, why: str) -> None:
         """End a request whose body is too large for a limit."""
@@ -357,235 +343,26 @@ class Connection:
             exchange.body.discard()
             exchange.stop(StopReason.TOO_LARGE)
         else:
-            if exchange in self._queue:
-                self._queue.remove(exchange)
-            self._refuse(exchange, 413, "The request's body is too large.", ())
+            self.turns.remove(exchange)
+            ending.refuse(exchange, (413, "The request's body is too large.", ()))
 
-    # Whose turn it is
+    # How a request leaves the connection
 
-    def _wake(self) -> None:
-        """See to it that one task looks at the queue. Only one: it wakes the next if its
-        handler suspends while more is queued.
-        """
-        if self._waking or self._driving:
-            return
-        if self._parked:
-            self._waking = True
-            trio.lowlevel.reschedule(self._parked.pop())
-        elif self._nursery is not None and self._queue:
-            self._waking = True
-            self._nursery.start_soon(self._work, name="trifcgi request")
-
-    async def _park(self) -> None:
-        task = trio.lowlevel.current_task()
-        self._parked.append(task)
-
-        def unpark(_: object) -> trio.lowlevel.Abort:
-            if task in self._parked:
-                self._parked.remove(task)
-            return trio.lowlevel.Abort.SUCCEEDED
-
-        await trio.lowlevel.wait_task_rescheduled(unpark)
-        self._waking = False
-
-    async def _work(self) -> None:
-        """Take requests from the queue and handle them, one after the other.
-
-        A cancel scope serves one request after the other until something has spent it: a
-        cancel, or a handler that took hold of it. Making a scope costs more than the rest of
-        this loop.
-        """
-        self._waking = False
-        while True:
-            exchange: Exchange | None = None
-            scope = trio.CancelScope()
-            try:
-                with scope:
-                    handled = 0
-                    while True:
-                        while not self._queue:
-                            self.flush()
-                            if self._over():
-                                await self._finish()
-                                return
-                            if len(self._parked) >= _SPARE_TASKS:
-                                return
-                            handled = 0
-                            await self._park()
-                        handled += 1
-                        if handled % _SLICE == 0:
-                            self.flush()
-                            await trio.lowlevel.checkpoint()
-                            if not self._queue:
-                                continue
-                        exchange = self._queue.popleft()
-                        if exchange.reason is None:
-                            exchange.scope = scope
-                            exchange.phase = Phase.RUNNING
-                            self.plane.observers.request_started(exchange)
-                            app_status = await self._drive(self.plane.handler(exchange))
-                            self._returned(exchange, app_status)
-                        else:
-                            self._stopped(exchange)
-                        if exchange.scope_spent:
-                            break
-                        exchange = None
-            except (Exception, SystemExit) as error:
-                # SystemExit: an application that calls sys.exit() ends its request, not
-                # the server.
-                if exchange is None or exchange.phase is Phase.ENDED:
-                    raise
-                self._failed(exchange, error)
-            else:
-                if exchange is not None and exchange.phase is not Phase.ENDED:
-                    self._stopped(exchange)
-
-    @types.coroutine
-    def _drive(self, awaitable: Awaitable[Any]) -> Generator[Any, Any, Any]:
-        """Run a handler to its end, in a context of its own.
-
-        The same as awaiting it, with two differences: context variables that it sets do not
-        reach the connection's next request, and whenever it suspends, what it has sent goes
-        out first.
-        """
-        coroutine = awaitable if isinstance(awaitable, Coroutine) else _awaiting(awaitable)
-        run = contextvars.copy_context().run
-        step: Any = coroutine.send
-        value: Any = None
-        try:
-            while True:
-                self._driving = True
-                try:
-                    trap = run(step, value)
-                finally:
-                    self._driving = False
-                self.flush()
-                if self._queue:
-                    self._wake()
-                try:
-                    value = yield trap
-                except BaseException as error:  # noqa: BLE001  # handed on to the handler
-                    step, value = coroutine.throw, error
-                else:
-                    step = coroutine.send
-        except StopIteration as done:
-            return done.value
-
-    # How a request ends
-
-    def _returned(self, exchange: Exchange, app_status: Any) -> None:
-        """Its handler has returned."""
-        if app_status is None:
-            app_status = 0
-        elif not isinstance(app_status, int):
-            _log.error(
-                "%s: the handler must return None or an int, not %r",
-                describe(exchange),
-                app_status,
-            )
-            app_status = 1
-        if exchange.head is not None or exchange.aborted or exchange.reason is not None:
-            if exchange.head is None:
-                self._stopped(exchange)
-            else:
-                self._end(exchange, app_status)
-            return
-        what = "half a response head" if exchange.stdout.held else "no response"
-        self._fail(exchange, f"{describe(exchange)}: the application returned {what}\n")
-
-    def _failed(self, exchange: Exchange, error: BaseException) -> None:
-        """Its handler has raised."""
-        exchange.failed = True
-        if exchange.aborted and isinstance(error, (OSError, trio.BrokenResourceError)):
-            # The usual end of a handler that writes to a front end which has gone.
-            self._stopped(exchange)
-            return
-        _log.error("%s: the application raised", describe(exchange), exc_info=error)
-        text = "".join(traceback.format_exception(error))
-        self._fail(exchange, text, logged=True)
-
-    def _fail(self, exchange: Exchange, text: str, *, logged: bool = False) -> None:
-        exchange.failed = True
-        if not logged:
-            _log.error("%s", text.rstrip())
-        if exchange.aborted or exchange.head is not None:
-            if not exchange.aborted:
-                exchange.write_stderr(text.encode("utf-8", "backslashreplace"))
-            self._stopped(exchange)
-            return
-        exchange.write_stderr(text.encode("utf-8", "backslashreplace"))
-        self._answer(exchange, 500, "", ())
-        self._end(exchange, 1)
-
-    def _stopped(self, exchange: Exchange) -> None:
-        """Its handler was cancelled, never called, or has failed after it had begun."""
-        reason = exchange.reason
-        if reason is None and not exchange.failed:
-            scope = exchange.scope
-            expired = scope is not None and scope.deadline <= self.plane.now()
-            reason = exchange.reason = StopReason.TIMED_OUT if expired else StopReason.CANCELLED
-        if self.lost:
-            self._forget(exchange, 1)
-        elif reason is StopReason.ABORTED or exchange.complete:
-            self._end(exchange, 1)
-        elif exchange.head is not None:
-            self._cut(exchange)
-        else:
-            self._answer(exchange, *_STOPPED[reason or StopReason.CANCELLED])
-            if reason is StopReason.READ_TIMED_OUT:
-                exchange.keep_connection = False
-            self._end(exchange, 1)
-
-    def _cut(self, exchange: Exchange) -> None:
-        """Its response has begun and will never be whole: see to it that the front end cannot
-        take it for whole.
-
-        END_REQUEST would say the opposite, so the connection closes without one; with other
-        requests on it, once they have ended.
-        """
-        _log.warning(
-            "%s: the response was cut%s",
-            describe(exchange), f" ({exchange.reason})" if exchange.reason else "",
-        )  # fmt: skip
-        exchange.flush_stderr()
-        self.must_cut = self.closing = True
-        self.cause = "a response was cut"
-        self._forget(exchange, 1)
-        if self.exchanges:
-            self._cut_at = min(self._cut_at, self.plane.now() + _CUT_GRACE)
-            self.arm(self._cut_at)
-
-    def _refuse(self, exchange: Exchange, status: int, detail: str, headers: Any) -> None:
-        """Answer a request in the server's own name, before its handler was called."""
-        exchange.refused = True
-        if status == 503 and exchange.role is not Role.RESPONDER:
-            self.protocol.end_request(exchange.id, 0, ProtocolStatus.OVERLOADED)
-            self._forget(exchange, 0)
-            self._after(exchange)
-            return
-        self._answer(exchange, status, detail, headers)
-        self._end(exchange, 0)
-
-    def _answer(self, exchange: Exchange, status: int, detail: str, headers: Any) -> None:
-        head_only = exchange.method == b"HEAD"
-        response = error_response(status, detail, headers=headers, head_only=head_only)
-        exchange.begin_response(response, False, status)
-
-    def _end(self, exchange: Exchange, app_status: int) -> None:
-        """The one place where a request ends with END_REQUEST."""
+    def end(
+        self,
+        exchange: Exchange,
+        app_status: int,
+        protocol_status: ProtocolStatus = ProtocolStatus.REQUEST_COMPLETE,
+    ) -> None:
+        """End a request with FCGI_END_REQUEST; the only place that does."""
         if not self.lost:
             exchange.flush_stderr()
-            self.protocol.end_request(exchange.id, app_status & 0xFFFFFFFF)
-        self._forget(exchange, app_status)
-        self._after(exchange)
-
-    def _after(self, exchange: Exchange) -> None:
+            self.protocol.end_request(exchange.id, app_status & 0xFFFFFFFF, protocol_status)
+        self.forget(exchange, app_status)
         if not exchange.keep_connection or self.plane.draining:
-            self.closing = True
-            if not self.exchanges:
-                self._wake()
+            self.close("the last request has ended")
 
-    def _forget(self, exchange: Exchange, app_status: int) -> None:
+    def forget(self, exchange: Exchange, app_status: int) -> None:
         """The request is over, with or without END_REQUEST."""
         del self.exchanges[exchange.id]
         if exchange.awaits_input and not exchange.aborted:
@@ -596,8 +373,23 @@ class Connection:
         self.window.taken()
         if not self.exchanges:
             self.in_body = False
-            if (self.must_cut or self.lost) and not self._driving:
-                self._wake()
+            if self.must_cut or self.lost:
+                self.turns.wake()
+
+    def cut(self, exchange: Exchange) -> None:
+        """End a request whose response has begun and will never be whole, so that the front
+        end cannot take it for whole.
+
+        END_REQUEST would say the opposite, so the connection closes without one; with other
+        requests on it, once they have ended.
+        """
+        exchange.flush_stderr()
+        self.must_cut = self.closing = True
+        self.cause = "a response was cut"
+        self.forget(exchange, 1)
+        if self.exchanges:
+            self._cut_at = min(self._cut_at, self.plane.now() + _CUT_GRACE)
+            self.arm(self._cut_at)
 
     # What goes out
 
@@ -612,7 +404,7 @@ class Connection:
     def end_stdout(self, request_id: int) -> None:
         """Queue the end of a response."""
         self.protocol.end_stdout(request_id)
-        if not self._driving:
+        if not self.turns.driving:
             self.flush()
 
     def flush_soon(self) -> None:
@@ -621,7 +413,7 @@ class Connection:
         What a handler's own task has sent is flushed when that task suspends; a task that the
         handler started suspends unseen.
         """
-        if not self._driving:
+        if not self.turns.driving:
             trio.lowlevel.current_trio_token().run_sync_soon(self.flush, idempotent=True)
 
     def flush(self) -> None:
@@ -631,7 +423,7 @@ class Connection:
 
     def congested(self) -> bool:
         """Whether a handler that sends has to wait."""
-        if self.protocol.out_size > HIGH_WATER or not self._driving:
+        if self.protocol.out_size > HIGH_WATER or not self.turns.driving:
             self.flush()
         return self.wire.unsent > HIGH_WATER
 
@@ -655,24 +447,3 @@ class Connection:
     def wake_blocked(self) -> None:
         """Let every handler that waits to send look whether it still may."""
         self._writers.unpark_all()
-
-
-_STOPPED: dict[StopReason, tuple[int, str, tuple[tuple[bytes, bytes], ...]]] = {
-    StopReason.TIMED_OUT: (504, "The application took too long.", ()),
-    StopReason.READ_TIMED_OUT: (408, "The request's body did not arrive in time.", ()),
-    StopReason.TOO_LARGE: (413, "The request's body is too large.", ()),
-    StopReason.DRAINED: (503, "The server is stopping.", ((b"Retry-After", b"1"),)),
-    StopReason.CANCELLED: (503, "The request was cancelled.", ()),
-}
-
-
-async def _awaiting(awaitable: Awaitable[Any]) -> Any:
-    return await awaitable
-
-
-def describe(exchange: Exchange) -> str:
-    """Name a request in a log line: method, URI, peer; hostile bytes escaped."""
-    params = exchange.params
-    method = params.get("REQUEST_METHOD", "-")
-    uri = params.get("REQUEST_URI") or params.get("SCRIPT_NAME", "") + params.get("PATH_INFO", "")
-    return f"{method!a} {uri!a}"[:500].replace("'", "") + f" from {exchange.connection.peer}"

@@ -14,7 +14,8 @@ from trifcgi.limits import Limits, Timeouts
 from trifcgi.observe.instrument import Instrument, StopReason
 from trifcgi.protocol import MAX_CONNS, MAX_REQS, MPXS_CONNS, Role
 from trifcgi.request import Handler
-from trifcgi.server.connection import Connection, describe
+from trifcgi.server.connection import Connection
+from trifcgi.server.ending import Refusal, describe
 from trifcgi.server.exchange import Exchange
 from trifcgi.server.listeners import AllowList, Peer, accept_connections
 from trifcgi.server.observers import Observers
@@ -30,8 +31,6 @@ HAVE_EPOLL = hasattr(select, "epoll")
 
 # How long requests that a drain has cancelled may take to clean up (seconds).
 _CLEAN_UP = 5.0
-
-Refusal = tuple[int, str, tuple[tuple[bytes, bytes], ...]]
 
 _TOO_MANY: Refusal = (503, "The server is busy.", ((b"Retry-After", b"1"),))
 _NO_METHOD: Refusal = (400, "The params have no REQUEST_METHOD.", ())
@@ -88,6 +87,7 @@ class DataPlane:
         self._open: set[Connection] = set()
         self._room = trio.lowlevel.ParkingLot()
         self._empty = trio.lowlevel.ParkingLot()
+        self._drain_begun = trio.Event()
         self._accepting: list[trio.CancelScope] = []
         self._stack: AsyncExitStack | None = None
 
@@ -212,6 +212,7 @@ class DataPlane:
         lets requests run on for the grace, cancels the rest, and returns.
         """
         self.draining = True
+        self._drain_begun.set()
         for scope in self._accepting:
             scope.cancel(reason="the server is stopping")
         for connection in list(self._open):
@@ -229,6 +230,11 @@ class DataPlane:
             exchange.stop(StopReason.DRAINED)
         with trio.move_on_after(_CLEAN_UP):
             await self._wait_empty()
+
+    async def wait_drained(self) -> None:
+        """Wait until a drain has begun and the last connection has ended."""
+        await self._drain_begun.wait()
+        await self._wait_empty()
 
     async def _wait_empty(self) -> None:
         while self._open:

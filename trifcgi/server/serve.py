@@ -116,15 +116,34 @@ async def serve_listeners(
 
     See :func:`serve_tcp` for the arguments.
     """
+    plane = DataPlane(handler, limits=limits, timeouts=timeouts, instruments=instruments)
     try:
-        async with DataPlane(
-            handler, limits=limits, timeouts=timeouts, instruments=instruments
-        ) as plane:
-            await plane.serve(listeners, handler_nursery=handler_nursery, task_status=task_status)
+        if handler_nursery is None:
+            async with plane:
+                await plane.serve(listeners, task_status=task_status)
+        else:
+            connections = await handler_nursery.start(_hold, plane)
+            try:
+                await plane.serve(listeners, handler_nursery=connections, task_status=task_status)
+            finally:
+                plane.drain()
     finally:
         for listener in listeners:
             with trio.move_on_after(1, shield=True):
                 await trio.aclose_forcefully(listener)
+
+
+async def _hold(
+    plane: DataPlane, task_status: trio.TaskStatus[trio.Nursery] = trio.TASK_STATUS_IGNORED
+) -> None:
+    """Keep a data plane and its connections until the last one has ended after a drain.
+
+    It runs in the caller's nursery: the connections, and the poller that they cannot do
+    without, outlive the accept loops as the handlers of ``trio.serve_listeners`` do.
+    """
+    async with plane, trio.open_nursery() as connections:
+        task_status.started(connections)
+        await plane.wait_drained()
 
 
 async def serve_stream(
