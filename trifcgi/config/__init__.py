@@ -9,6 +9,9 @@ from trifcgi.config.addresses import (
 )
 from trifcgi.config.sources import configure, nearest
 from trifcgi.config.table import (
+    DEFAULT_HOST,
+    DEFAULT_PORT,
+    LOOPBACK,
     OPTIONS,
     Configuration,
     Group,
@@ -19,6 +22,9 @@ from trifcgi.config.table import (
 
 __all__ = [
     "Address",
+    "DEFAULT_HOST",
+    "DEFAULT_PORT",
+    "LOOPBACK",
     "OPTIONS",
     "Configuration",
     "Group",

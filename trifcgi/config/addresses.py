@@ -65,6 +65,6 @@ def parse_address(text: str) -> Address:
     digits = port.isascii() and port.isdigit() and len(port) <= len(str(_LAST_PORT))
     if not (colon and host and digits and 0 < int(port) <= _LAST_PORT):
         raise ConfigurationError(
-            f"{text!r} is not an address: write HOST:PORT, [IPV6]:PORT or unix:/path."
+            f"{text!r} is not an address: write HOST:PORT, [IPV6]:PORT or unix:/path"
         )
     return TcpAddress(host, int(port))

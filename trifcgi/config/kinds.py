@@ -143,7 +143,7 @@ class Seconds(Kind[float]):
         return super().from_toml(value)
 
     def show(self, value: float) -> str:
-        return "none" if value == math.inf else f"{value:g} s"
+        return "none" if value == math.inf else f"{value:g}s"
 
     def _checked(self, seconds: float) -> float:
         # The comparison is also false for nan.
@@ -193,7 +193,7 @@ class Bytes(Kind[int | None]):
             return "none"
         for unit, size in (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)):
             if value and value % size == 0:
-                return f"{value // size} {unit}"
+                return f"{value // size}{unit}"
         return f"{value} bytes"
 
     def _checked(self, size: int) -> int:
@@ -232,10 +232,7 @@ class Choice(Kind[str]):
     """One of a few words, in either case."""
 
     words: Sequence[str]
-
-    @property
-    def metavar(self) -> str:
-        return "|".join(self.words)
+    metavar: str = "WORD"
 
     def parse(self, text: str) -> str:
         word = text.lower()

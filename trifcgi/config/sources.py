@@ -84,8 +84,8 @@ def _from_environment(environ: Mapping[str, str]) -> Iterator[_Setting]:
         option = known.get(variable)
         if option is None:
             raise ConfigurationError(
-                f"The environment variable {variable} is none that trifcgi knows"
-                f"{nearest(variable, [*known, CONFIG_VARIABLE])}."
+                f"the environment variable {variable} is none that trifcgi knows"
+                f"{nearest(variable, [*known, CONFIG_VARIABLE], prefix=_PREFIX)}"
             )
         yield _parsed(option, text, Origin(Source.ENVIRONMENT, variable))
 
@@ -94,7 +94,7 @@ def _from_file(path: str) -> Iterator[_Setting]:
     for key, value in _read_toml(path).items():
         option = OPTIONS.get(key)
         if option is None:
-            raise ConfigurationError(f"{path}: {key!r} is not an option{nearest(key, OPTIONS)}.")
+            raise ConfigurationError(f"{path}: {key!r} is not an option{nearest(key, OPTIONS)}")
         origin = Origin(Source.FILE, f"{key} in {path}")
         try:
             value = option.kind.from_toml(value)
@@ -108,10 +108,10 @@ def _read_toml(path: str) -> dict[str, object]:
         return tomllib.loads(Path(path).read_bytes().decode())
     except OSError as error:
         raise ConfigurationError(
-            f"The configuration file {path} cannot be read: {error.strerror}."
+            f"the configuration file {path} cannot be read: {error.strerror}"
         ) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"The configuration file {path} is not TOML: {error}.") from error
+        raise ConfigurationError(f"the configuration file {path} is not TOML: {error}") from error
 
 
 def _parsed(option: Option, text: str, origin: Origin) -> _Setting:
@@ -126,7 +126,7 @@ def _mistake(origin: Origin, value: object, rule: ValueError) -> ConfigurationEr
         sign = ": "
     else:
         sign = " " if origin.source is Source.COMMAND_LINE else "="
-    return ConfigurationError(f"{origin}{sign}{value!r} will not do: {rule}.")
+    return ConfigurationError(f"{origin}{sign}{value!r} will not do: {rule}")
 
 
 def _web_server_addrs(environ: Mapping[str, str], setting: _Setting | None) -> _Setting | None:
@@ -147,11 +147,16 @@ def _refuse_contradictions(configuration: Configuration) -> None:
     if configuration.app is not None and "root" in configuration.origins:
         raise ConfigurationError(
             f"{_named(configuration, 'root')} is where scripts are looked for, and "
-            f"{configuration.app!r} is served instead of scripts: leave out one of them."
+            f"{configuration.app!r} is served instead of scripts: leave out one of them"
+        )
+    if configuration.app is None and configuration.interface != "auto":
+        raise ConfigurationError(
+            f"{_named(configuration, 'interface')} says what an app is, and none is named: "
+            "add APP, or leave it out, as scripts are told apart by themselves"
         )
     if configuration.unix is None and "unix-mode" in configuration.origins:
         raise ConfigurationError(
-            f"{_named(configuration, 'unix-mode')} needs a Unix socket: add --unix PATH."
+            f"{_named(configuration, 'unix-mode')} needs a Unix socket: add --unix PATH"
         )
 
 
@@ -159,9 +164,15 @@ def _named(configuration: Configuration, name: str) -> str:
     return str(configuration.origin(name))
 
 
-def nearest(name: str, known: Collection[str]) -> str:
-    """A clause that offers the known name most like ``name``, or nothing."""
-    wanted = name.lower().replace("_", "-")
-    spelled = {other.lower().replace("_", "-"): other for other in known}
+def nearest(name: str, known: Collection[str], *, prefix: str = "") -> str:
+    """A clause that offers the known name most like ``name``, or nothing.
+
+    Args:
+        name: what was written.
+        known: what could have been meant.
+        prefix: what they all begin with, which makes nothing alike.
+    """
+    wanted = name.removeprefix(prefix).lower().replace("_", "-")
+    spelled = {other.removeprefix(prefix).lower().replace("_", "-"): other for other in known}
     close = difflib.get_close_matches(wanted, spelled, n=1, cutoff=0.7)
     return f"; did you mean {spelled[close[0]]}?" if close else ""

@@ -8,7 +8,7 @@ the effective values.
 
 import enum
 import ipaddress
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 import attrs
@@ -146,12 +146,12 @@ class Configuration:
 
     app: str | None = _option(
         Text("an app", metavar="APP"), None, Group.APP,
-        "The app, as module:attribute.",
+        "The app: module:attribute.",
         default_text="scripts", positional=True,
     )  # fmt: skip
     interface: str = _option(
-        Choice(("auto", "asgi", "wsgi", "handler")), "auto", Group.APP,
-        "What kind of app it is.",
+        Choice(("auto", "asgi", "wsgi", "handler"), "KIND"), "auto", Group.APP,
+        "What the app is: auto, asgi, wsgi or handler.",
     )  # fmt: skip
     root: str = _option(
         Text("a directory", metavar="DIR"), ".", Group.APP,
@@ -221,7 +221,7 @@ class Configuration:
     grace: float = _option(
         Seconds(zero=True), _TIMEOUTS.grace, Group.TIMEOUTS,
         "A graceful stop lets requests run on for so long.",
-        default_text=f"{_TIMEOUTS.grace:g} s; {SPAWNED_GRACE:g} s on fd 0",
+        default_text=f"{_TIMEOUTS.grace:g}s; {SPAWNED_GRACE:g}s on fd 0",
     )  # fmt: skip
 
     max_connections: int = _option(
@@ -247,12 +247,12 @@ class Configuration:
         default_text="off",
     )  # fmt: skip
     log_level: str = _option(
-        Choice(("debug", "info", "warning", "error")), "info", Group.LOGS,
-        "Log this and worse, to stderr.",
+        Choice(("debug", "info", "warning", "error"), "LEVEL"), "info", Group.LOGS,
+        "Log this and worse to stderr: debug, info, warning, error.",
     )  # fmt: skip
     log_format: str = _option(
-        Choice(("text", "json")), "text", Group.LOGS,
-        "Lines to read, or a JSON object a line.",
+        Choice(("text", "json"), "FORMAT"), "text", Group.LOGS,
+        "How to log: text, or a JSON object a line (json).",
     )  # fmt: skip
 
     origins: Mapping[str, Origin] = attrs.field(factory=dict)
@@ -261,11 +261,17 @@ class Configuration:
         """Where the value of the option ``name`` (as in TOML) came from."""
         return self.origins.get(name, Origin(Source.DEFAULT, "default"))
 
-    def listeners(self) -> list[TcpAddress | UnixAddress | InheritedSocket]:
-        """The listeners that the options name, in the order in which they are opened.
+    def listeners(
+        self, inherited: Iterable[int] = ()
+    ) -> list[TcpAddress | UnixAddress | InheritedSocket]:
+        """What to listen on, in order.
 
-        Empty where none names one: then inherited sockets are served, or
-        ``127.0.0.1:9000`` when there are none either.
+        Inherited sockets are served beside those that the options name: whoever started
+        this process with one waits for it to answer there. Only where there is
+        nothing at all it is ``127.0.0.1:9000``.
+
+        Args:
+            inherited: file descriptors of sockets that came by themselves.
         """
         found: list[TcpAddress | UnixAddress | InheritedSocket] = []
         if self.port is not None or self.host is not None:
@@ -273,9 +279,9 @@ class Configuration:
             found.append(TcpAddress(self.host or DEFAULT_HOST, port))
         if self.unix is not None:
             found.append(UnixAddress(self.unix))
-        if self.fd is not None:
-            found.append(InheritedSocket(self.fd))
-        return found
+        named = () if self.fd is None else (self.fd,)
+        found += map(InheritedSocket, dict.fromkeys((*named, *inherited)))
+        return found or [TcpAddress(DEFAULT_HOST, DEFAULT_PORT)]
 
     def limits(self) -> Limits:
         """The options that the data plane's limits are made of."""

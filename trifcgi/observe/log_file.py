@@ -8,7 +8,7 @@ from typing import Final
 
 __all__ = ["STDOUT", "LogFile"]
 
-_log: Final = logging.getLogger("trifcgi.log_file")
+_log: Final = logging.getLogger("trifcgi.access_log")
 
 STDOUT: Final = "-"
 _STDOUT_FD: Final = 1

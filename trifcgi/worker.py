@@ -1,0 +1,248 @@
+"""One data plane in this process: from a configuration to a server, and back to nothing."""
+
+import contextlib
+import logging
+import socket
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final, TypeAlias
+
+import attrs
+import trio
+
+from trifcgi.apps.loader import as_handler, load_app
+from trifcgi.config import Configuration, InheritedSocket, Source, TcpAddress, UnixAddress
+from trifcgi.errors import ConfigurationError
+from trifcgi.observe.access_log import AccessLog
+from trifcgi.observe.log_file import LogFile
+from trifcgi.observe.logs import keep_logging
+from trifcgi.protocol import LISTENSOCK_FILENO
+from trifcgi.request import Handler
+from trifcgi.server import (
+    AllowList,
+    DataPlane,
+    UnixListener,
+    address_of,
+    inherited_listeners,
+    is_listening,
+    open_tcp_listeners,
+    open_unix_listener,
+    systemd_fds,
+)
+
+__all__ = ["App", "Worker", "inherited_sockets", "load"]
+
+Listener: TypeAlias = trio.SocketListener | UnixListener
+
+_log: Final = logging.getLogger("trifcgi")
+
+
+@attrs.frozen
+class App:
+    """What is to be served.
+
+    Attributes:
+        handler: what answers the requests.
+        name: how the log and ``trifcgi check`` call it.
+        kind: in words.
+    """
+
+    handler: Handler
+    name: str
+    kind: str
+
+
+_KINDS: Final = {"asgi": "ASGI app", "wsgi": "WSGI app", "handler": "native handler"}
+
+
+def load(configuration: Configuration) -> App:
+    """Load the app that a configuration names, or make ready to run scripts.
+
+    Raises:
+        AppLoadError: there is no such app, or it cannot be loaded.
+        ConfigurationError: the directory of the scripts is none.
+    """
+    if configuration.app is None:
+        return _script_host(configuration)
+    found = load_app(configuration.app, configuration.interface, directory=Path.cwd())
+    handler = as_handler(
+        found.target, found.interface, mount=configuration.mount, threads=configuration.threads
+    )
+    keep_logging()
+    return App(handler, found.spec, _KINDS[found.interface])
+
+
+def _script_host(configuration: Configuration) -> App:
+    # A server of one app need not know how scripts are found and watched.
+    from trifcgi.apps.scripts import scripts  # noqa: PLC0415
+
+    root = Path(configuration.root)
+    if not root.is_dir():
+        raise ConfigurationError(
+            f"there is no directory {configuration.root!r} to run scripts from: "
+            "name one with --root, or an app as module:attribute"
+        )
+    handler = scripts(root, mount=configuration.mount, threads=configuration.threads)
+    return App(handler, f"scripts below {root.resolve()}", "script host")
+
+
+def inherited_sockets() -> list[int]:
+    """File descriptors of listening sockets that this process was started with.
+
+    Descriptor 0 where it is one (§2.2), and what systemd passes; systemd's variables
+    are taken out of the environment, so this tells them only once.
+    """
+    spawned = [LISTENSOCK_FILENO] if is_listening(LISTENSOCK_FILENO) else []
+    return [*spawned, *systemd_fds()]
+
+
+class Worker:
+    """Serves one app until it is told to stop.
+
+    Args:
+        configuration: every option.
+        app: what to serve.
+        inherited: file descriptors of inherited listening sockets.
+        ready: called with the listeners' addresses once the app has started and
+            connections are accepted.
+    """
+
+    def __init__(
+        self,
+        configuration: Configuration,
+        app: App,
+        inherited: Sequence[int],
+        ready: Callable[[list[str]], None],
+    ) -> None:
+        self._configuration = configuration
+        self._app = app
+        self._addresses = configuration.listeners(inherited)
+        self._tell_ready = ready
+        self._scope = trio.CancelScope()
+        self._plane: DataPlane | None = None
+        self._access_log: LogFile | None = None
+
+    async def run(self) -> None:
+        """Serve until :meth:`stop` or a cancel; then nothing is left open.
+
+        Raises:
+            ConfigurationError: a listener or a log file cannot be opened, or the app
+                says that it cannot start.
+        """
+        with self._scope:
+            async with contextlib.AsyncExitStack() as stack:
+                access_log = stack.enter_context(self._open_access_log())
+                listeners = await self._open_listeners(stack)
+                plane = self._data_plane(access_log)
+                # Before any nursery: a start that fails raises its reason as it is, not
+                # as a group.
+                await stack.enter_async_context(plane)
+                if access_log is not None:
+                    await stack.enter_async_context(_running(access_log))
+                keep_logging()
+                self._plane = plane
+                await plane.serve(listeners, task_status=_Ready(self._report_ready))
+
+    def stop(self) -> None:
+        """Stop gracefully; called a second time, or before the app is ready, at once."""
+        plane = self._plane
+        if plane is None or plane.draining:
+            _log.info("stopping at once")
+            self._scope.cancel(reason="told to stop at once")
+        else:
+            _log.info("stopping: requests running: %d", plane.running)
+            plane.drain()
+
+    def reopen_logs(self) -> None:
+        """Open the log files anew, after something has moved them away."""
+        if self._access_log is None:
+            _log.info("there is no log file to reopen")
+        else:
+            self._access_log.reopen()
+
+    @contextlib.contextmanager
+    def _open_access_log(self) -> Iterator[AccessLog | None]:
+        path = self._configuration.access_log
+        if path is None:
+            yield None
+            return
+        try:
+            file = LogFile(path)
+        except OSError as error:
+            raise ConfigurationError(
+                f"the access log {path} cannot be opened: {error.strerror}"
+            ) from error
+        self._access_log = file
+        try:
+            yield AccessLog(file, self._configuration.log_format)
+        finally:
+            file.close()
+
+    async def _open_listeners(self, stack: contextlib.AsyncExitStack) -> list[Listener]:
+        listeners: list[Listener] = []
+        for address in self._addresses:
+            for listener in await self._open(address):
+                stack.push_async_callback(trio.aclose_forcefully, listener)
+                listeners.append(listener)
+        return listeners
+
+    async def _open(
+        self, address: TcpAddress | UnixAddress | InheritedSocket
+    ) -> Sequence[Listener]:
+        try:
+            if isinstance(address, TcpAddress):
+                return await open_tcp_listeners(address.port, host=address.host)
+            if isinstance(address, UnixAddress):
+                mode = self._configuration.unix_mode
+                return [await open_unix_listener(address.path, mode=mode)]
+            return inherited_listeners([address.fd])
+        except OSError as error:
+            raise ConfigurationError(
+                f"cannot listen on {address}: {error.strerror or error}"
+            ) from error
+
+    def _data_plane(self, access_log: AccessLog | None) -> DataPlane:
+        configuration = self._configuration
+        spawned = InheritedSocket(LISTENSOCK_FILENO) in self._addresses
+        return DataPlane(
+            self._app.handler,
+            limits=configuration.limits(),
+            timeouts=configuration.timeouts(spawned=spawned),
+            instruments=[] if access_log is None else [access_log],
+            allow=AllowList(configuration.allow),
+        )
+
+    def _report_ready(self, listeners: Sequence[Listener]) -> None:
+        for listener in listeners:
+            _log.info("%s (%s) listening on %s",
+                      self._app.name, self._app.kind, address_of(listener))  # fmt: skip
+        if self._configuration.origin("allow").source is Source.DEFAULT:
+            for listener in filter(_is_public, listeners):
+                _log.warning("peers that are not on loopback are refused on %s: "
+                             "name your front end with --allow", address_of(listener))  # fmt: skip
+        self._tell_ready([address_of(listener) for listener in listeners])
+
+
+class _Ready:
+    """A task status that passes the news on, so that no task of its own has to wait."""
+
+    def __init__(self, tell: Callable[[Sequence[Listener]], None]) -> None:
+        self._tell = tell
+
+    def started(self, value: Any = None) -> None:  # Any: whatever the server gives
+        self._tell(value)
+
+
+def _is_public(listener: Listener) -> bool:
+    if listener.socket.family == socket.AF_UNIX:
+        return False
+    host = listener.socket.getsockname()[0]
+    return not (host.startswith("127.") or host == "::1")
+
+
+@contextlib.asynccontextmanager
+async def _running(access_log: AccessLog) -> AsyncIterator[None]:
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(access_log.keep_flushed, name="trifcgi access log")
+        yield
+        nursery.cancel_scope.cancel(reason="the server has stopped")
