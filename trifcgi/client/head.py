@@ -14,7 +14,7 @@ MAX_HEAD = 128 * 1024
 """Bytes of head that are looked through for its end. Caddy 2.6 took 66 KB, the most of
 the front ends tried; whatever is longer no front end would pass on."""
 
-_HEADER = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*(.*?)[ \t]*")
+_NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _STATUS = re.compile(rb"([2-9][0-9]{2})(?: (.*))?")
 
 
@@ -76,10 +76,10 @@ def parse_head(head: bytes) -> ResponseHead:
         line = line.removesuffix(b"\r")
         if not line:
             continue
-        match = _HEADER.fullmatch(line)
-        if match is None:
+        name, colon, value = line.partition(b":")
+        value = value.strip(b" \t")
+        if not colon or not _NAME.fullmatch(name) or b"\r" in value or b"\0" in value:
             raise ResponseError(f"{line[:80]!r} in the response head is no header")
-        name, value = match.groups()
         if name.lower() == b"status":
             status, reason = _parse_status(value)
         else:
