@@ -3,7 +3,7 @@
 import pytest
 
 from tests.capture_files import load_capture
-from trifcgi.cgi import script_filename
+from trifcgi.cgi import Meaning, script_filename, script_mount
 
 SITE = b"/srv/www/site"
 
@@ -70,3 +70,33 @@ def test_a_name_that_no_file_can_have_is_none() -> None:
     assert named(b"proxy:fcgi://localhost/srv/%00.py") is None
     assert named(b"proxy:fcgi://localhost") is None
     assert script_filename([]) is None
+
+
+@pytest.mark.parametrize(
+    ("file", "behind", "mount", "path"),
+    [
+        ("nginx-get-query", b"", "/app/hello/world", "/app/hello/world"),
+        ("nginx-get-query", b"/world", "/app/hello", "/app/hello/world"),
+        ("nginx-recommended-kept-connection", b"/world", "/app/hello", "/app/hello/world"),
+        ("apache-sethandler-php", b"", "/app/script.php", "/app/script.php"),
+        ("apache-sethandler-php-missing", b"", "/app/nothere.php", "/app/nothere.php/x"),
+        ("apache-rewrite-rw-p", b"/a b/c", "/app/rw", "/app/rw/a b/c"),
+        ("lighttpd-ext-php", b"", "/app/script.php", "/app/script.php"),
+        ("lighttpd-ext-php-pathinfo", b"", "/app/script.php", "/app/script.php/extra path/"),
+        ("caddy-php-php-pathinfo", b"", "/app/script.php", "/app/script.php/extra path"),
+        ("haproxy-mpxs-kept-connection-5", b"", "/app/1", "/app/1"),
+    ],
+)
+def test_an_app_in_a_script_lives_at_the_scripts_url(
+    file: str, behind: bytes, mount: str, path: str
+) -> None:
+    params = load_capture(file).requests[0].params
+    assert script_mount(params, behind) == mount
+    meaning = Meaning(params, mount=script_mount(params, behind))
+    assert (meaning.root_path, meaning.path) == (mount, path)
+
+
+def test_a_scripts_url_may_be_no_utf_8() -> None:
+    params = [(b"REQUEST_METHOD", b"GET"), (b"SCRIPT_NAME", b"/caf\xe9.py/x")]
+    meaning = Meaning(params, mount=script_mount(params, b"/x"))
+    assert (meaning.script_name, meaning.path_info) == (b"/caf\xe9.py", b"/x")

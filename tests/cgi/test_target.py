@@ -290,6 +290,11 @@ def test_dots_that_the_front_end_left_alone_lead_nowhere_below_the_mount() -> No
     assert (outside.script_name, outside.path_info) == (b"", b"/x/../..")
 
 
+def test_a_mount_cuts_what_the_front_end_cut_with_a_slash_too_many() -> None:
+    meaning = meaning_of("/app", SCRIPT_NAME="/", PATH_INFO="/app/x")
+    assert (meaning.script_name, meaning.path_info) == (b"/app", b"/x")
+
+
 def test_a_mount_begins_with_a_slash() -> None:
     with pytest.raises(ValueError, match="begins with a slash, unlike 'app'"):
         meaning_of("app", SCRIPT_NAME="/app")

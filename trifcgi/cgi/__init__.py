@@ -11,7 +11,7 @@ from trifcgi.cgi.head import (
     is_bodyless,
 )
 from trifcgi.cgi.meaning import BadParams, Meaning, wsgi_environ
-from trifcgi.cgi.script import script_filename
+from trifcgi.cgi.script import script_filename, script_mount
 
 __all__ = [
     "BadParams",
@@ -22,5 +22,6 @@ __all__ = [
     "error_response",
     "is_bodyless",
     "script_filename",
+    "script_mount",
     "wsgi_environ",
 ]

@@ -1,11 +1,13 @@
-"""Which file a front end wants run: SCRIPT_FILENAME, in each front end's spelling."""
+"""Which file a front end wants run, in each front end's spelling, and the URL it has."""
 
 import re
 from collections.abc import Sequence
 from typing import Final
 from urllib.parse import unquote_to_bytes
 
-__all__ = ["script_filename"]
+from trifcgi.cgi.target import front_end_cut
+
+__all__ = ["script_filename", "script_mount"]
 
 # "proxy:fcgi://127.0.0.1:9000/srv/x.py"; "localhost" for a Unix socket, the member's name for
 # a balancer.
@@ -46,3 +48,25 @@ def script_filename(pairs: Sequence[tuple[bytes, bytes]]) -> bytes | None:
     if script_name and filename.endswith(script_name + appended):
         filename = filename.removesuffix(appended)
     return None if not filename or b"\0" in filename else filename
+
+
+def script_mount(pairs: Sequence[tuple[bytes, bytes]], behind: bytes = b"") -> str:
+    """The URL prefix of a script: the mount that an app in it lives under.
+
+    A front end that sends no PATH_INFO has the script's URL in SCRIPT_NAME, together with
+    what follows it (Apache's ProxyPassMatch); one that names no script has it in PATH_INFO.
+
+    Args:
+        pairs: the params as they came.
+        behind: what :func:`script_filename` still had behind the file that exists, ``/x/y`` of
+            ``/srv/a.py/x/y``.
+
+    Returns:
+        A mount for :class:`~trifcgi.cgi.Meaning`, with surrogateescape for bytes that are no
+        UTF-8.
+    """
+    script_name, path_info = front_end_cut(dict(pairs))
+    mount = script_name or path_info
+    if behind and (script_name + path_info).endswith(behind):
+        mount = (script_name + path_info).removesuffix(behind)
+    return mount.decode("utf-8", "surrogateescape")

@@ -40,7 +40,7 @@ from functools import lru_cache
 from typing import Final
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
-__all__ = ["cut", "mount_bytes", "query_string", "raw_path"]
+__all__ = ["cut", "front_end_cut", "mount_bytes", "query_string", "raw_path"]
 
 _ESCAPED_SLASH: Final = re.compile(rb"%2[Ff]")
 _PATH_SAFE: Final = "/:@!$&'()*+,;=~-._"  # RFC 3986 §3.3, pchar
@@ -95,56 +95,28 @@ def _belongs(raw: bytes, path: bytes) -> bool:
     return _resolve(decoded) == _resolve(_ESCAPED_SLASH.sub(b"/", path))
 
 
-def _cut_at(mount: bytes, path: bytes, uri: bytes) -> tuple[bytes, bytes]:
-    below = path == mount or path.startswith(mount + b"/")
-    raw = _uri_path(uri)
-    if (not below or raw.startswith(mount + mount)) and _belongs(raw, mount + path):
-        return mount, path
-    if below:
-        return mount, path[len(mount) :]
-    return b"", path
+def front_end_cut(params: Mapping[bytes, bytes]) -> tuple[bytes, bytes]:
+    """The decoded path in the two pieces that the front end makes of it.
 
-
-def cut(params: Mapping[bytes, bytes], mount: bytes | None) -> tuple[bytes, bytes]:
-    """Cut the decoded path in two: where the app lives, and the rest.
-
-    With a mount:
-
-    - a path below it is cut there, whatever the front end's own cut;
-    - a front end that has taken the mount off the path already, as Caddy's handle_path does
-      and REQUEST_URI shows, gets it back: the whole path is the mount's;
-    - any other path is left whole under the root mount ``b""``, for the app to answer 404.
-
-    Without one, the front end's cut stands where PATH_INFO is present, even empty. Where it
-    is absent SCRIPT_NAME is the whole path, below the root mount. (Wrong for one URL alone:
-    the mount itself, ``/app``, behind lighttpd and HAProxy's path-info.)
+    Its cut stands where PATH_INFO is present, even empty. Where it is absent SCRIPT_NAME is the
+    whole path, below the root. (Wrong for one URL alone: the mount itself, ``/app``,
+    behind lighttpd and HAProxy's path-info.)
 
     Authorizers are told neither; what they are asked about is REQUEST_URI, decoded and
     resolved.
 
     Args:
         params: the last value of each name.
-        mount: as :func:`mount_bytes` makes it.
 
     Returns:
-        SCRIPT_NAME and PATH_INFO, decoded, which joined are the path; never both empty.
-        The first does not end with a slash.
+        SCRIPT_NAME, which does not end with a slash, and PATH_INFO; never both empty.
     """
     script_name = params.get(b"SCRIPT_NAME")
     path_info = params.get(b"PATH_INFO")
-    uri = params.get(b"REQUEST_URI", b"")
-    if script_name is None and path_info is None:
-        raw = unquote_to_bytes(_uri_path(uri))
-        trailing = b"/" if raw.endswith((b"/", b"/.", b"/..")) else b""
-        path_info = b"/" + b"/".join(_resolve(raw)) + trailing
-        path_info = path_info.replace(b"//", b"/")
-    if mount is not None:
-        path = (script_name or b"") + (path_info or b"")
-        script_name, path_info = _cut_at(mount, path, uri) if mount else (b"", path)
-    elif path_info is None:
-        script_name, path_info = b"", script_name
+    if path_info is None:
+        path = _asked_about(params) if script_name is None else script_name
+        return b"", path or b"/"
     script_name = script_name or b""
-    path_info = path_info or b""
     if script_name.endswith(b"/"):
         script_name = script_name.rstrip(b"/")
         if not path_info.startswith(b"/"):
@@ -152,6 +124,44 @@ def cut(params: Mapping[bytes, bytes], mount: bytes | None) -> tuple[bytes, byte
     if not script_name and not path_info:
         path_info = b"/"
     return script_name, path_info
+
+
+def _asked_about(params: Mapping[bytes, bytes]) -> bytes:
+    path = unquote_to_bytes(_uri_path(params.get(b"REQUEST_URI", b"")))
+    resolved = b"/" + b"/".join(_resolve(path))
+    is_folder = resolved != b"/" and path.endswith((b"/", b"/.", b"/.."))
+    return resolved + b"/" if is_folder else resolved
+
+
+def cut(params: Mapping[bytes, bytes], mount: bytes | None) -> tuple[bytes, bytes]:
+    """Cut the decoded path in two: where the app lives, and the rest.
+
+    Without a mount the front end's cut stands (:func:`front_end_cut`). With one:
+
+    - a path below it is cut there, whatever the front end's own cut;
+    - a front end that has taken the mount off the path already, as Caddy's handle_path does
+      and REQUEST_URI shows, gets it back: the whole path is the mount's;
+    - any other path is left whole under the root mount ``b""``, for the app to answer 404.
+
+    Args:
+        params: the last value of each name.
+        mount: as :func:`mount_bytes` makes it.
+
+    Returns:
+        SCRIPT_NAME and PATH_INFO, which joined are the path; never both empty.
+    """
+    script_name, path_info = front_end_cut(params)
+    if mount is None:
+        return script_name, path_info
+    path = script_name + path_info
+    below = path == mount or path.startswith(mount + b"/")
+    if mount:
+        raw = _uri_path(params.get(b"REQUEST_URI", b""))
+        # "/app/app/x" with "/app" taken off looks as if it were still there.
+        looks_stripped = not below or raw.startswith(mount + mount)
+        if looks_stripped and _belongs(raw, mount + path):
+            return mount, path
+    return (mount, path[len(mount) :]) if below else (b"", path)
 
 
 def raw_path(params: Mapping[bytes, bytes], path: bytes) -> bytes:
