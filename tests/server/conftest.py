@@ -70,6 +70,11 @@ def transport(request: pytest.FixtureRequest) -> str:
     return name
 
 
+def _patience() -> float:
+    """Seconds that a test may take: what hangs shall fail here, with its tasks' tracebacks."""
+    return 10_000 if isinstance(trio.lowlevel.current_clock(), trio.testing.MockClock) else 15
+
+
 def _serve_over(transport: str, directory: Path) -> Serve:
     @asynccontextmanager
     async def serve(
@@ -92,7 +97,8 @@ def _serve_over(transport: str, directory: Path) -> Serve:
                 return server.connect(pair)
 
             async with server:
-                yield Served(connect_memory, transport)
+                with trio.fail_after(_patience()):
+                    yield Served(connect_memory, transport)
             return
 
         async def run(task_status: trio.TaskStatus[list[trio.SocketListener]]) -> None:
@@ -116,7 +122,8 @@ def _serve_over(transport: str, directory: Path) -> Serve:
                     return await trio.open_tcp_stream(*address)
                 return await trio.open_unix_socket(address)
 
-            yield Served(connect_socket, transport)
+            with trio.fail_after(_patience()):
+                yield Served(connect_socket, transport)
             nursery.cancel_scope.cancel()
 
     return serve
