@@ -5,6 +5,8 @@ any more raises trio's own ``BrokenResourceError`` and ``ClosedResourceError``.
 What is here is what a caller would treat differently from those.
 """
 
+from collections.abc import Sequence
+
 __all__ = [
     "AppLoadError",
     "ConfigurationError",
@@ -30,11 +32,14 @@ class ProtocolError(Error):
     Attributes:
         request_id: the request that the offending record named, or ``None`` where
             the record could not be read at all. 0 is the null (management) ID.
+        events: what the bytes ahead of the offending record meant, where they came in the
+            same piece.
     """
 
     def __init__(self, message: str, request_id: int | None = None) -> None:
         super().__init__(message)
         self.request_id = request_id
+        self.events: Sequence[object] = ()
 
 
 class LocalProtocolError(Error):
@@ -43,12 +48,14 @@ class LocalProtocolError(Error):
 
 class ResponseError(Error):
     """An application gave a response that cannot be sent: a header with a line
-    break in it, a status outside 200 to 999, messages out of order."""
+    break in it, a status outside 200 to 999, messages out of order.
+    """
 
 
 class ConfigurationError(Error):
     """A mistake in options, environment, files or addresses: one plain sentence that
-    says what to do. The command line prints it and exits with status 2."""
+    says what to do. The command line prints it and exits with status 2.
+    """
 
 
 class AppLoadError(ConfigurationError):

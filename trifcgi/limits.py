@@ -68,9 +68,7 @@ class Timeouts:
         grace: a graceful stop lets requests run on for so long, then cancels them.
     """
 
-    request_timeout: float = attrs.field(
-        default=math.inf, converter=_seconds, validator=_positive
-    )
+    request_timeout: float = attrs.field(default=math.inf, converter=_seconds, validator=_positive)
     abort_grace: float = attrs.field(default=0.0, converter=_seconds, validator=_not_negative)
     read_timeout: float = attrs.field(default=60.0, converter=_seconds, validator=_positive)
     write_timeout: float = attrs.field(default=60.0, converter=_seconds, validator=_positive)

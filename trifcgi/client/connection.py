@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Iterable
+from typing import cast
 
 import trio
 
@@ -157,6 +158,10 @@ class ClientConnection:
             failure.__cause__ = error
             self.fail(failure)
         except ProtocolError as error:
+            # A server that cuts a response may say so with a record that does not exist, in
+            # one piece with what came before it.
+            for event in error.events:
+                self._take(cast("Event", event))
             self.fail(error)
         await trio.aclose_forcefully(self._stream)
 

@@ -168,8 +168,9 @@ class Connection:
         ``bytes`` are read in place; anything else is copied first.
 
         Raises:
-            ProtocolError: they are not FastCGI 1.0. Events of the same call are lost: the
-                connection is of no more use, and every further call raises the same.
+            ProtocolError: they are not FastCGI 1.0. The events ahead of the offending record are
+                its ``events``; the connection is of no more use, and every further call
+                raises the same without them.
             LocalProtocolError: :meth:`receive_eof` was called before.
         """
         if self._failure is not None:
@@ -180,6 +181,7 @@ class Connection:
         try:
             return self._intake.take(self._reader.receive(whole))
         except ProtocolError as failure:
+            failure.events = events
             self._failure = failure
             raise
 

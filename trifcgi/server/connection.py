@@ -168,13 +168,14 @@ class Connection:
         if self._finishing:
             return
         self._finishing = True
-        if self.must_cut:
-            self.flush()
-            self.wire.cut()
-        elif not self.lost:
+        if not self.lost:
+            # What blocks for too long before that is the reaper's.
             patience = _LINGER + (self.timeouts.write_timeout if self.wire.unsent else 0)
             with trio.move_on_after(patience):
-                await self.wire.finish()
+                if self.must_cut:
+                    await self.wire.finish_cut()
+                else:
+                    await self.wire.finish()
         self.lost = True
         if self._nursery is not None:
             self._nursery.cancel_scope.cancel(reason="the connection has ended")

@@ -92,6 +92,12 @@ class Wire(abc.ABC):
         """Close at once, in a way that tells the peer that its last response is not whole."""
 
     @abc.abstractmethod
+    async def finish_cut(self) -> None:
+        """Send what is left and then what makes the peer give its last response up. Takes as
+        long as the peer: the caller bounds it, and closes.
+        """
+
+    @abc.abstractmethod
     async def aclose(self) -> None:
         """Close at once and for good. Calling it again does nothing."""
 
@@ -264,15 +270,22 @@ class SocketWire(Wire):
         if self._fd < 0:
             return
         try:
-            if not self._backlog:
+            if self._backlog and self._socket.family != socket.AF_UNIX:
+                # A reset: nginx takes the end of a stream for the end of a response.
+                linger = struct.pack("ii", 1, 0)
+                self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+            else:
                 self._socket.send(_POISON)
-            if self._socket.family != socket.AF_UNIX and self._backlog:
-                self._socket.setsockopt(
-                    socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
-                )
         except OSError:
             pass  # gone already, which says the same
         self._close()
+
+    async def finish_cut(self) -> None:
+        self.flush()
+        if self._backlog:
+            self._sent_all = trio.Event()
+            await self._sent_all.wait()
+        self.cut()
 
     def fail(self) -> None:
         """The server itself has failed on this connection: nothing more can be sent."""
@@ -360,11 +373,10 @@ class StreamWire(Wire):
                     self._idle.set()
                     self._wake = trio.Event()
                     await self._wake.wait()
-                self._idle = trio.Event()
                 data = self._next_batch()
                 self.blocked_since = self._connection.output_blocked()
                 await self._stream.send_all(data)
-                self.unsent -= len(data)
+                self.unsent = max(0, self.unsent - len(data))  # it may have been dropped
                 if self.unsent <= LOW_WATER:
                     self._connection.output_drained()
         except (OSError, trio.BrokenResourceError, trio.ClosedResourceError) as broken:
@@ -389,8 +401,12 @@ class StreamWire(Wire):
         chunks = self._connection.protocol.data_to_send()
         if not chunks or self._gone:
             return
+        self._queue(chunks)
+
+    def _queue(self, chunks: list[Chunk]) -> None:
         self._chunks.extend(chunks)
         self.unsent += sum(map(len, chunks))
+        self._idle = trio.Event()
         self._wake.set()
 
     def _drop_output(self) -> None:
@@ -409,6 +425,12 @@ class StreamWire(Wire):
         # No stream has a reset to send: that it closes without END_REQUEST has to do.
         self._gone = True
         self._drop_output()
+
+    async def finish_cut(self) -> None:
+        self.flush()
+        if not self._gone:
+            self._queue([_POISON])
+            await self._idle.wait()
 
     async def finish(self) -> None:
         self.flush()
