@@ -100,7 +100,8 @@ def _sentence(error: click.ClickException) -> str:
     context = error.ctx if isinstance(error, click.UsageError) else None
     if isinstance(error, click.NoSuchOption):
         known = [name for param in _params(context) for name in param.opts]
-        return f"there is no option {error.option_name}{nearest(error.option_name, known, prefix='--')}"
+        hint = nearest(error.option_name, known, prefix="--")
+        return f"there is no option {error.option_name}{hint}"
     text = error.format_message().replace("\n", " ").replace(". Did", "; did").rstrip(".")
     hint = f" (see {context.command_path} --help)" if context is not None else ""
     return f"{text[:1].lower()}{text[1:]}{hint}"

@@ -200,6 +200,8 @@ def _reason(error: BaseException) -> str:
         error = error.__cause__
         if isinstance(error, BaseExceptionGroup):
             error = error.exceptions[0]
+    if isinstance(error, OSError) and error.errno and error.errno > 0:
+        return os.strerror(error.errno)
     return getattr(error, "strerror", None) or str(error)
 
 
