@@ -1,14 +1,16 @@
 """Limits and Timeouts: the two value objects that travel below the configuration."""
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import attrs
 
 __all__ = ["Limits", "Timeouts"]
 
 
-def _at_least(least: int):  # type: ignore[no-untyped-def]
-    def check(instance: object, attribute: "attrs.Attribute[int]", value: int) -> None:
+def _at_least(least: int) -> Callable[[object, "attrs.Attribute[Any]", object], None]:
+    def check(instance: object, attribute: "attrs.Attribute[Any]", value: object) -> None:
         if not isinstance(value, int) or isinstance(value, bool):
             raise TypeError(f"{attribute.name} must be an int, not {value!r}")
         if value < least:
@@ -21,14 +23,14 @@ def _seconds(value: float | None) -> float:
     return math.inf if value is None else value
 
 
-def _not_negative(instance: object, attribute: "attrs.Attribute[float]", value: float) -> None:
+def _not_negative(instance: object, attribute: "attrs.Attribute[Any]", value: object) -> None:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{attribute.name} must be a number of seconds, not {value!r}")
     if not value >= 0:
         raise ValueError(f"{attribute.name} must be 0 or more seconds, not {value}")
 
 
-def _positive(instance: object, attribute: "attrs.Attribute[float]", value: float) -> None:
+def _positive(instance: object, attribute: "attrs.Attribute[Any]", value: object) -> None:
     _not_negative(instance, attribute, value)
     if value == 0:
         raise ValueError(f"{attribute.name} must be more than 0 seconds")
