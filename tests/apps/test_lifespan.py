@@ -202,6 +202,24 @@ async def test_an_app_that_lingers_after_its_shutdown_is_cancelled_soon(
     assert not caplog.records
 
 
+async def test_a_receive_that_was_given_up_takes_no_message_with_it(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    seen = []
+
+    async def app(scope: Any, receive: Receive, send: Send) -> None:
+        await receive()
+        await send(COMPLETE)
+        for _ in range(3):
+            with trio.move_on_after(1):
+                await receive()
+        seen.append(await receive())
+
+    async with run_lifespan(app, {}):
+        await trio.sleep(10)
+    assert seen == [{"type": "lifespan.shutdown"}]
+
+
 async def test_the_blocks_own_error_comes_out_bare_after_the_shutdown() -> None:
     app = Recorder()
     with pytest.raises(KeyError, match="mine"):

@@ -301,6 +301,11 @@ def test_a_missing_submodule_is_told_from_its_package(project: Project) -> None:
     assert "is not a package" in sentence
 
 
+def test_a_dot_in_the_colons_place_is_answered_with_the_colon(project: Project) -> None:
+    name = project.write(ASGI)
+    assert project.refused(f"{name}.app").endswith(f"did you mean '{name}:app'?")
+
+
 def test_a_mistyped_attribute_is_answered_with_the_right_one(project: Project) -> None:
     name = project.write("async def website(request): pass\n")
     assert project.refused(f"{name}:webstie").endswith("did you mean 'website'?")

@@ -279,44 +279,9 @@ class _Exchange:
             raise ResponseError(
                 f"send() takes a message, a dict with a 'type', not {_brief(message)}"
             ) from None
-        if kind == "http.response.body":
-            await self._send_body(message)
-        elif kind == "http.response.start":
-            self._start(message)
-        else:
-            raise ResponseError(
-                f"send() got a message of type {kind!r}; over HTTP an app sends"
-                " 'http.response.start' and 'http.response.body'"
-            )
-
-    def _start(self, message: Message) -> None:
-        if self.stage != _NOTHING:
-            raise ResponseError("'http.response.start' came a second time in one response")
-        if message.get("trailers"):
-            raise ResponseError(
-                "the app wants to send trailers, which FastCGI cannot carry"
-                " (scope['extensions'] has no 'http.response.trailers')"
-            )
-        try:
-            status = message["status"]
-        except KeyError:
-            raise ResponseError("'http.response.start' has no 'status'") from None
-        headers = message.get("headers", ())
-        if not isinstance(headers, (list, tuple)):
-            headers = _as_list(headers)
-        try:
-            self._head = encode_head(status, headers)
-            length = _content_length(headers)
-        except (TypeError, ValueError, AttributeError) as error:
-            raise _bad_start(status, headers) from error
-        self._bodyless = is_bodyless(self._method, status)
-        if not self._bodyless:
-            self._left = length
-        # The head waits for the first body bytes, to leave in one piece with them; until
-        # then an error can still be answered properly.
-        self.stage = _HEAD_HELD
-
-    async def _send_body(self, message: Message) -> None:
+        if kind != "http.response.body":
+            self._start(message, kind)
+            return
         stage = self.stage
         if stage == _NOTHING:
             raise ResponseError("'http.response.body' came before 'http.response.start'")
@@ -342,6 +307,38 @@ class _Exchange:
             self.stage = _COMPLETE
             if self._listening or self._reading:
                 await self._release()
+
+    def _start(self, message: Message, kind: object) -> None:
+        if kind != "http.response.start":
+            raise ResponseError(
+                f"send() got a message of type {kind!r}; over HTTP an app sends"
+                " 'http.response.start' and 'http.response.body'"
+            )
+        if self.stage != _NOTHING:
+            raise ResponseError("'http.response.start' came a second time in one response")
+        if message.get("trailers"):
+            raise ResponseError(
+                "the app wants to send trailers, which FastCGI cannot carry"
+                " (scope['extensions'] has no 'http.response.trailers')"
+            )
+        try:
+            status = message["status"]
+        except KeyError:
+            raise ResponseError("'http.response.start' has no 'status'") from None
+        headers = message.get("headers", ())
+        if not isinstance(headers, (list, tuple)):
+            headers = _as_list(headers)
+        try:
+            self._head = encode_head(status, headers)
+            length = _content_length(headers)
+        except (TypeError, ValueError, AttributeError) as error:
+            raise _bad_start(status, headers) from error
+        self._bodyless = is_bodyless(self._method, status)
+        if not self._bodyless:
+            self._left = length
+        # The head waits for the first body bytes, to leave in one piece with them; until
+        # then an error can still be answered properly.
+        self.stage = _HEAD_HELD
 
     async def _release(self) -> None:
         """Let tasks that wait in ``receive`` go: the response is complete."""

@@ -70,7 +70,9 @@ async def run_lifespan(
             failure = error
         finally:
             if protocol.started.is_set() and not protocol.failed:
-                await protocol.shut_down(shutdown_timeout)
+                with trio.move_on_after(shutdown_timeout, shield=True):
+                    await protocol.shut_down()
+                protocol.report_slow_shutdown(shutdown_timeout)
             protocol.scope.cancel(reason="the lifespan is over")
     if protocol.failed:
         raise protocol.load_error() from protocol.error
@@ -151,13 +153,14 @@ class _Protocol:
             logger.debug("the app's lifespan ended before it was asked to shut down")
 
     async def _receive(self) -> dict[str, Any]:
-        self._messages_given += 1
-        if self._messages_given == 1:
+        if self._messages_given == 0:
+            self._messages_given = 1
             return {"type": "lifespan.startup"}
         await self._stopping.wait()
-        if self._messages_given > 2:
+        if self._messages_given == 2:
             # There is no third message: whoever asks for it waits until it is cancelled.
             await trio.sleep_forever()
+        self._messages_given = 2
         return {"type": "lifespan.shutdown"}
 
     async def _send(self, message: dict[str, Any]) -> None:
@@ -190,14 +193,16 @@ class _Protocol:
         with trio.move_on_after(_RETURN_GRACE):
             await self._done.wait()
 
-    async def shut_down(self, seconds: float) -> None:
-        """Ask for the shutdown, and wait for it and for the application's return."""
+    async def shut_down(self) -> None:
+        """Ask for the shutdown, and wait for it and, a moment, for the application's return."""
         self._stopping.set()
-        with trio.move_on_after(seconds, shield=True) as patience:
-            await self._stopped.wait()
-            with trio.move_on_after(_RETURN_GRACE):
-                await self._done.wait()
-        if patience.cancelled_caught and not self._stopped.is_set():
+        await self._stopped.wait()
+        with trio.move_on_after(_RETURN_GRACE):
+            await self._done.wait()
+
+    def report_slow_shutdown(self, seconds: float) -> None:
+        """Log a shutdown that was waited for in vain."""
+        if not self._stopped.is_set():
             logger.warning("the app's shutdown took more than %g s; it is cancelled", seconds)
 
     def load_error(self) -> AppLoadError:

@@ -193,7 +193,9 @@ def _is_missing(name: str, error: ModuleNotFoundError) -> bool:
 def _missing(name: str, error: ModuleNotFoundError, directory: Path) -> str:
     top, *below = name.split(".")
     if below and error.name != top:
-        return f"there is no module {name!r}: {error.msg}"
+        parent, _, last = name.rpartition(".")
+        hint = f"; did you mean '{parent}:{last}'?" if _has(parent, last) else ""
+        return f"there is no module {name!r}: {error.msg}{hint}"
     there = sorted(
         {path.stem for path in directory.glob("*.py")}
         | {path.parent.name for path in directory.glob("*/__init__.py")}
@@ -201,6 +203,10 @@ def _missing(name: str, error: ModuleNotFoundError, directory: Path) -> str:
     close = difflib.get_close_matches(top, there, n=1)
     hint = f"; did you mean {'.'.join([*close, *below])!r}?" if close else ""
     return f"there is no module {top!r} in {directory.absolute()} or on Python's path{hint}"
+
+
+def _has(module: str, attribute: str) -> bool:
+    return module in sys.modules and hasattr(sys.modules[module], attribute)
 
 
 def _last_line(trace: TracebackType | None) -> str:
