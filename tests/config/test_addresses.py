@@ -26,7 +26,7 @@ def test_addresses_are_read_and_written_alike(
 @pytest.mark.parametrize(
     "text",
     ["", "9000", "localhost", ":9000", "localhost:", "a:b", "h:0", "h:65536", "::1:9000",
-     "unix:", "unix:\0", "h:１", "h:-1", "h:999999999"],
+     "unix:", "unix:\0", "h:\uff11", "h:-1", "h:999999999"],
 )  # fmt: skip
 def test_what_is_no_address_is_refused_in_one_sentence(text: str) -> None:
     with pytest.raises(ConfigurationError, match="is not an address: write HOST:PORT"):

@@ -69,6 +69,8 @@ class LogFile:
         self._unsent += b"".join(self._lines)
         self._lines.clear()
         self._size = 0
+        if not self._unsent:
+            return
         try:
             self._write()
         except OSError as error:
@@ -98,6 +100,8 @@ class LogFile:
         self._fd = fd
         self._regular = _is_regular(fd)
         self._torn = False
+        if self._unsent.startswith(b"\n"):
+            del self._unsent[:1]  # the line that it ends is in the old file
         _log.info("%s is reopened", self._name)
 
     def close(self) -> None:

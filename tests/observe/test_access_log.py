@@ -1,0 +1,247 @@
+"""Access log lines: their fields, and what a hostile peer can do to them."""
+
+import json
+import re
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import attrs
+import pytest
+import trio
+import trio.testing
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trifcgi.observe.access_log import AccessLog, Stamp, combined_line, json_line
+from trifcgi.observe.instrument import Outcome, StopReason
+from trifcgi.observe.log_file import LogFile
+from trifcgi.protocol import Role
+from trifcgi.request import Request
+
+STAMP = Stamp(b"31/Jan/2026:12:34:56 +0000", "2026-01-31T12:34:56+00:00")
+GET = {
+    b"REMOTE_ADDR": b"192.0.2.7",
+    b"REQUEST_METHOD": b"GET",
+    b"REQUEST_URI": b"/a?b",
+    b"SERVER_PROTOCOL": b"HTTP/1.1",
+    b"HTTP_USER_AGENT": b"curl/8",
+}
+WELL = Outcome(
+    status=200, body_bytes=512, bytes_in=0, duration=0.0012344,
+    app_status=0, reason=None, failed=False, refused=False,
+)  # fmt: skip
+COMBINED = re.compile(
+    rb'(\S+) - (\S+) \[([^]]+)\] "((?:[^"\\]|\\.)*)" (\d{3}) (\d+)'
+    rb' "((?:[^"\\]|\\.)*)" "((?:[^"\\]|\\.)*)"'
+    rb" time=(\d+\.\d{6}) in=(\d+) app_status=(\d+) end=([a-z-]+)(?: role=(\w+))?\n"
+)
+
+
+@attrs.define
+class Finished:
+    """As much of a request as an access log looks at."""
+
+    pairs: Sequence[tuple[bytes, bytes]]
+    role: Role = Role.RESPONDER
+
+
+def finished(params: dict[bytes, bytes] = GET) -> Request:
+    return cast("Request", Finished(list(params.items())))
+
+
+def line(params: dict[bytes, bytes] | None = None, **changes: Any) -> bytes:  # of Outcome
+    outcome = attrs.evolve(WELL, **changes)
+    return combined_line({**GET, **(params or {})}, Role.RESPONDER, outcome, STAMP)
+
+
+class TestCombined:
+    def test_a_line(self) -> None:
+        assert line() == (
+            b'192.0.2.7 - - [31/Jan/2026:12:34:56 +0000] "GET /a?b HTTP/1.1" 200 512 '
+            b'"-" "curl/8" time=0.001234 in=0 app_status=0 end=complete\n'
+        )
+
+    def test_user_and_referer_where_they_are_known(self) -> None:
+        found = line({b"REMOTE_USER": b"ada", b"HTTP_REFERER": b"http://x/"})
+        assert found.startswith(b"192.0.2.7 - ada [")
+        assert b' "http://x/" "curl/8" ' in found
+
+    @pytest.mark.parametrize(
+        ("changes", "end"),
+        [
+            ({}, b"complete"),
+            ({"failed": True, "app_status": 1}, b"failed"),
+            ({"refused": True}, b"refused"),
+            ({"reason": StopReason.LOST, "failed": True}, b"connection-lost"),
+            ({"reason": StopReason.TIMED_OUT}, b"request-timeout"),
+            ({"reason": StopReason.ABORTED}, b"aborted"),
+            ({"reason": StopReason.DRAINED}, b"server-stopping"),
+        ],
+    )
+    def test_it_tells_why_the_request_ended(self, changes: dict[str, Any], end: bytes) -> None:
+        assert line(**changes).endswith(b" end=" + end + b"\n")
+
+    def test_every_reason_is_one_word(self) -> None:
+        for reason in StopReason:
+            assert COMBINED.fullmatch(line(reason=reason))
+
+    def test_a_request_without_a_response_has_status_000(self) -> None:
+        assert b'" 000 0 "' in line(status=None, body_bytes=0, reason=StopReason.LOST)
+
+    def test_other_roles_are_named(self) -> None:
+        for role, end in ((Role.AUTHORIZER, b" role=authorizer\n"), (Role.FILTER, b"filter\n")):
+            assert combined_line(GET, role, WELL, STAMP).endswith(end)
+
+    def test_without_request_uri_the_target_is_put_together(self) -> None:
+        params = {b"SCRIPT_NAME": b"/app", b"PATH_INFO": b"/x", b"QUERY_STRING": b"q=1"}
+        assert b'"- /app/x?q=1 -"' in combined_line(params, Role.RESPONDER, WELL, STAMP)
+
+    def test_a_request_without_any_params_has_a_line_too(self) -> None:
+        # HAProxy 2.6 aborts right after FCGI_BEGIN_REQUEST.
+        found = combined_line({}, Role.RESPONDER, WELL, STAMP)
+        assert found.startswith(b'- - - [31/Jan/2026:12:34:56 +0000] "- - -" 200 512 "-" "-"')
+
+    @pytest.mark.parametrize(
+        ("value", "written"),
+        [
+            (b'"', rb"\""),
+            (b"\\", rb"\\"),
+            (b"a\r\n1.2.3.4 - -", rb"a\x0d\x0a1.2.3.4 - -"),
+            (b"\x1b[2J\x7f\0", rb"\x1b[2J\x7f\x00"),
+            (b"caf\xe9", rb"caf\xe9"),
+            ("café".encode(), "café".encode()),
+            ("\u202e\x9b\u2028".encode(), rb"\xe2\x80\xae\xc2\x9b\xe2\x80\xa8"),
+            (rb"\x0a", rb"\\x0a"),
+        ],
+    )
+    def test_hostile_bytes_are_escaped(self, value: bytes, written: bytes) -> None:
+        assert b' "-" "' + written + b'" time=' in line({b"HTTP_USER_AGENT": value})
+
+    def test_a_user_name_with_a_space_stays_one_field(self) -> None:
+        found = line({b"REMOTE_USER": b"ada [x] y", b"REMOTE_ADDR": b"1 2"})
+        assert found.startswith(rb"1\x202 - ada\x20[x]\x20y [31/Jan")
+
+    @given(
+        st.dictionaries(
+            st.sampled_from([*GET, b"REMOTE_USER", b"HTTP_REFERER", b"QUERY_STRING"]),
+            st.binary() | st.text(alphabet='a"\\\r\n é', max_size=9).map(str.encode),
+        )
+    )
+    def test_whatever_a_peer_sends_makes_one_line_with_its_fields(
+        self, params: dict[bytes, bytes]
+    ) -> None:
+        found = combined_line(params, Role.RESPONDER, WELL, STAMP)
+        assert COMBINED.fullmatch(found)
+        assert found.count(b"\n") == 1
+        assert found[:-1].decode().isprintable()
+
+
+class TestJSON:
+    def test_a_line(self) -> None:
+        found = json_line(GET, Role.RESPONDER, WELL, STAMP)
+        assert found.endswith(b"}\n")
+        assert json.loads(found) == {
+            "time": "2026-01-31T12:34:56+00:00",
+            "logger": "trifcgi.access",
+            "remote_addr": "192.0.2.7",
+            "remote_user": None,
+            "method": "GET",
+            "uri": "/a?b",
+            "protocol": "HTTP/1.1",
+            "status": 200,
+            "bytes": 512,
+            "referer": None,
+            "user_agent": "curl/8",
+            "duration": 0.001234,
+            "bytes_in": 0,
+            "app_status": 0,
+            "end": "complete",
+            "role": "responder",
+        }
+
+    @given(st.dictionaries(st.sampled_from([*GET, b"REMOTE_USER"]), st.binary()))
+    def test_whatever_a_peer_sends_makes_one_object(self, params: dict[bytes, bytes]) -> None:
+        found = json_line(params, 77, WELL, STAMP)
+        assert found.count(b"\n") == 1
+        assert found.isascii()
+        assert json.loads(found)["role"] == 77
+
+
+@pytest.fixture
+def zone(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
+    yield monkeypatch
+    monkeypatch.undo()
+    time.tzset()
+
+
+@pytest.mark.parametrize(
+    ("name", "combined", "iso"),
+    [
+        ("UTC", b"31/Jan/2026:12:34:56 +0000", "2026-01-31T12:34:56+00:00"),
+        ("IST-5:30", b"31/Jan/2026:18:04:56 +0530", "2026-01-31T18:04:56+05:30"),
+        ("NST3:30", b"31/Jan/2026:09:04:56 -0330", "2026-01-31T09:04:56-03:30"),
+    ],
+)
+def test_stamps_are_local_time(
+    name: str, combined: bytes, iso: str, zone: pytest.MonkeyPatch
+) -> None:
+    zone.setenv("TZ", name)
+    time.tzset()
+    assert Stamp.at(1769862896) == Stamp(combined, iso)
+
+
+class TestAccessLog:
+    async def test_lines_are_written_soon_and_together(
+        self, tmp_path: Path, autojump_clock: trio.testing.MockClock
+    ) -> None:
+        path = tmp_path / "log"
+        file = LogFile(str(path))
+        log = AccessLog(file, clock=lambda: 0.0)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(log.keep_flushed)
+            for _ in range(2):
+                log.request_ended(finished(), WELL)
+                log.request_ended(finished(), WELL)
+                before = path.read_bytes().count(b"\n")
+                await trio.sleep(0.1)
+                assert path.read_bytes().count(b"\n") == before
+                await trio.sleep(0.2)
+                assert path.read_bytes().count(b"\n") == before + 2
+            nursery.cancel_scope.cancel()
+        file.close()
+
+    async def test_an_idle_log_does_not_wake_up(
+        self, tmp_path: Path, autojump_clock: trio.testing.MockClock
+    ) -> None:
+        file = LogFile(str(tmp_path / "log"))
+        log = AccessLog(file)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(log.keep_flushed)
+            log.request_ended(finished(), WELL)
+            await trio.sleep(1)
+            await trio.testing.wait_all_tasks_blocked()
+            assert trio.lowlevel.current_statistics().seconds_to_next_deadline == float("inf")
+            nursery.cancel_scope.cancel()
+        file.close()
+
+    async def test_the_stamp_follows_the_clock(self, tmp_path: Path) -> None:
+        path = tmp_path / "log"
+        now = 1769862896.9
+        file = LogFile(str(path))
+        log = AccessLog(file, "json", clock=lambda: now)
+        log.request_ended(finished(), WELL)
+        now += 0.2
+        log.request_ended(finished(), WELL)
+        file.close()
+        times = [json.loads(text)["time"][17:19] for text in path.read_text().splitlines()]
+        assert times == ["56", "57"]
+
+    async def test_of_a_name_sent_twice_the_last_counts(self, tmp_path: Path) -> None:
+        path = tmp_path / "log"
+        file = LogFile(str(path))
+        request = Finished([(b"REMOTE_USER", b"forged"), *GET.items(), (b"REMOTE_USER", b"")])
+        AccessLog(file).request_ended(cast("Request", request), WELL)
+        file.close()
+        assert path.read_bytes().startswith(b"192.0.2.7 - - [")
