@@ -178,12 +178,16 @@ class Connection:
         if self._ended:
             raise LocalProtocolError("bytes were received after the end of the connection")
         whole = data if isinstance(data, bytes) else bytes(data)
+        events: list[Event] = []
         try:
-            return self._intake.take(self._reader.receive(whole))
+            self._intake.take(self._reader.receive(whole), events)
+            if self._reader.failure is not None:
+                raise self._reader.failure
         except ProtocolError as failure:
             failure.events = events
             self._failure = failure
             raise
+        return events
 
     def receive_eof(self) -> list[Event]:
         """Take note that the peer sends nothing more; a second call gives no events.

@@ -70,6 +70,8 @@ _GET_VALUES: Final = int(RecordType.GET_VALUES)
 _GET_VALUES_RESULT: Final = int(RecordType.GET_VALUES_RESULT)
 _UNKNOWN_TYPE: Final = int(RecordType.UNKNOWN_TYPE)
 
+_NAMES: Final = {int(record_type): record_type.name for record_type in RecordType}
+
 _OTHER_PARAMS: Final = int(FrontEndState.OTHER_PARAMS)
 _OTHER_STREAMS: Final = int(FrontEndState.OTHER_STREAMS)
 
@@ -100,8 +102,8 @@ class Intake(abc.ABC):
     __slots__ = ()
 
     @abc.abstractmethod
-    def take(self, pieces: list[Piece]) -> list[Event]:
-        """Make events of what a :class:`RecordReader` gave.
+    def take(self, pieces: list[Piece], events: list[Event]) -> None:
+        """Append the events that the pieces of a :class:`RecordReader` make.
 
         Raises:
             ProtocolError: a record is malformed, or not a legal move.
@@ -125,9 +127,8 @@ class ApplicationIntake(Intake):
         self._output = output
         self._values = values
 
-    def take(self, pieces: list[Piece]) -> list[Event]:
+    def take(self, pieces: list[Piece], events: list[Event]) -> None:
         """See :meth:`Intake.take`."""
-        events: list[Event] = []
         requests = self._requests
         for record_type, request_id, content in pieces:
             request = requests.get(request_id)
@@ -140,7 +141,6 @@ class ApplicationIntake(Intake):
                 events.append(RequestBegun(request_id, role, keep_connection, flags))
             elif request_id == NULL_REQUEST_ID:
                 self._answer_management_record(record_type, content, events)
-        return events
 
     def _take_record(
         self,
@@ -221,9 +221,8 @@ class FrontEndIntake(Intake):
     def __init__(self, requests: dict[int, ActiveRequest]) -> None:
         self._requests = requests
 
-    def take(self, pieces: list[Piece]) -> list[Event]:
+    def take(self, pieces: list[Piece], events: list[Event]) -> None:
         """See :meth:`Intake.take`."""
-        events: list[Event] = []
         for record_type, request_id, content in pieces:
             request = self._requests.get(request_id)
             if request is not None:
@@ -234,7 +233,6 @@ class FrontEndIntake(Intake):
                 events.append(ValuesReceived(dict(_decode_values(content))))
             elif record_type == _UNKNOWN_TYPE:
                 events.append(UnknownTypeReceived(unpack_unknown_type(content)))
-        return events
 
     def _take_record(
         self,
@@ -281,8 +279,11 @@ def _protocol_status(number: int) -> ProtocolStatus | int:
 
 
 def _illegal(move: int, request_id: int, state: FrontEndState | ApplicationState) -> ProtocolError:
-    try:
-        record = str(Move(move))
-    except ValueError:
-        record = f"a record of type {move >> 1}"
+    number = move >> 1
+    if number not in _NAMES:
+        record = f"a record of type {number}"
+    elif number == RecordType.ABORT_REQUEST and move != Move.ABORT:
+        record = "FCGI_ABORT_REQUEST with content"
+    else:
+        record = f"FCGI_{_NAMES[number]}" + (" (empty)" if move & 1 else "")
     return ProtocolError(f"{record} for request {request_id} in state {state}", request_id)

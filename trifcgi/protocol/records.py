@@ -111,7 +111,12 @@ def pack_end_request(
         app_status: what a CGI program would give to ``exit``; negative numbers go out as
             their two's complement, as C programs send them.
         protocol_status: 0 to 255.
+
+    Raises:
+        ValueError: ``protocol_status`` or the request ID does not fit its field.
     """
+    if not 0 <= protocol_status <= 255:
+        raise ValueError(f"protocol status {protocol_status} is not within one byte")
     body = _END_BODY.pack(app_status & 0xFFFFFFFF, protocol_status)
     return pack_record(_END_REQUEST, request_id, body)
 
@@ -150,9 +155,21 @@ class RecordReader:
     spans several reads comes as several pieces; an empty piece always is an empty record. Records
     with a fixed body and management records come whole. What is kept between reads is at
     most a cut header or :data:`MAX_MANAGEMENT_LENGTH` bytes.
+
+    Attributes:
+        failure: set, and not raised, when bytes came that are no record: the pieces ahead
+            of them count still. The reader cannot be used after that.
     """
 
-    __slots__ = ("_collected", "_content_left", "_request_id", "_skip_left", "_tail", "_type")
+    __slots__ = (
+        "_collected",
+        "_content_left",
+        "_request_id",
+        "_skip_left",
+        "_tail",
+        "_type",
+        "failure",
+    )
 
     def __init__(self) -> None:
         self._tail = b""  # the beginning of a header
@@ -161,6 +178,7 @@ class RecordReader:
         self._content_left = 0
         self._skip_left = 0  # padding, or content that nobody wants
         self._collected: bytearray | None = None  # content so far of a record that comes whole
+        self.failure: ProtocolError | None = None
 
     @property
     def inside_record(self) -> bool:
@@ -170,10 +188,8 @@ class RecordReader:
     def receive(self, data: bytes) -> list[Piece]:
         """Take the next bytes of the stream; return the pieces that they complete.
 
-        Raises:
-            ProtocolError: not version 1, a fixed body of the wrong length, or a management
-                record with more than :data:`MAX_MANAGEMENT_LENGTH` bytes. The reader cannot be
-                used after that.
+        It stops at a record that is not version 1, has a fixed body of the wrong length, or is
+        a management record with more than :data:`MAX_MANAGEMENT_LENGTH` bytes: see ``failure``.
         """
         pieces: list[Piece] = []
         at = 0
@@ -187,16 +203,19 @@ class RecordReader:
         while end - at >= HEADER_LEN:
             version, record_type, request_id, length, padding = _unpack_header(data, at)
             if version != VERSION_1:
-                raise ProtocolError(f"record of version {version}, expected {VERSION_1}")
+                self.failure = _not_version_1(version)
+                return pieces
             at += HEADER_LEN
             if request_id == NULL_REQUEST_ID:
                 if record_type < _GET_VALUES or record_type > _UNKNOWN_TYPE:
                     padding += length  # only its type matters (§4.2)
                     length = 0
                 elif length > MAX_MANAGEMENT_LENGTH:
-                    raise _too_long(record_type, length)
+                    self.failure = _too_long(record_type, length)
+                    return pieces
             elif length != _BODY_LEN and record_type in _FIXED_BODY:
-                raise _not_a_body(record_type, request_id, length)
+                self.failure = _not_a_body(record_type, request_id, length)
+                return pieces
             stop = at + length
             if stop > end:
                 self._begin_cut_record(record_type, request_id, length, padding)
@@ -239,6 +258,10 @@ class RecordReader:
         skipped = min(self._skip_left, len(data) - at)
         self._skip_left -= skipped
         return at + skipped
+
+
+def _not_version_1(version: int) -> ProtocolError:
+    return ProtocolError(f"record of version {version}, expected {VERSION_1}")
 
 
 def _too_long(record_type: int, length: int) -> ProtocolError:
