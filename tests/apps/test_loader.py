@@ -227,6 +227,7 @@ class ASGI2Class:
         (_any_sync, "--interface"),
         (_ambiguous, "--interface"),
         (dict.fromkeys, "--interface"),
+        (min, "cannot be seen"),
         (_four, r"takes \(a: Any, b: Any, c: Any, d: Any\)"),
         (_needs_keyword, "debug"),
         (ASGIObject, r"is a class; .* app = ASGIObject\(\.\.\.\)"),
@@ -248,6 +249,10 @@ def test_a_named_interface_decides(target: Any, interface: str) -> None:
 def test_a_named_interface_that_cannot_be_is_refused() -> None:
     with pytest.raises(AppLoadError, match=r"has to take \(environ, start_response\)"):
         find_interface(_asgi, "hello:app", "wsgi")
+
+
+def test_a_named_interface_is_believed_where_nothing_can_be_seen() -> None:
+    assert find_interface(min, "hello:app", "wsgi") == "wsgi"
 
 
 def test_an_unknown_interface_is_a_bad_argument() -> None:
