@@ -109,7 +109,7 @@ class Job:
     def __init__(
         self,
         crew: "Crew",
-        call: Callable[[], None],
+        call: Callable[[], object],
         finished: Callable[[], None],
         label: object,
     ) -> None:
@@ -192,7 +192,9 @@ class Crew:
 
     # The event loop's side
 
-    def submit(self, call: Callable[[], None], finished: Callable[[], None], label: object) -> Job:
+    def submit(
+        self, call: Callable[[], object], finished: Callable[[], None], label: object
+    ) -> Job:
         """Have a thread make a call, in a copy of the current context.
 
         Args:
@@ -465,18 +467,21 @@ class ThreadPool:
                 await crew._listen()
 
         last = False
+        nursery_manager = trio.open_nursery()
+        nursery = await nursery_manager.__aenter__()
+        nursery.start_soon(hear)
         try:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(hear)
-                try:
-                    yield crew
-                finally:
-                    self._users -= 1
-                    last = not self._users
-                    if last:
-                        self._crew = None
-                        await crew._close(self._join_timeout)
-                    hearing.cancel()
+            yield crew
         finally:
-            if last:
-                crew._hang_up()
+            self._users -= 1
+            last = not self._users
+            try:
+                if last:
+                    self._crew = None
+                    await crew._close(self._join_timeout)  # shielded and bounded itself
+                hearing.cancel()
+                # Not shown the block's own exception, which it would put in a group.
+                await nursery_manager.__aexit__(None, None, None)
+            finally:
+                if last:
+                    crew._hang_up()
