@@ -3,7 +3,8 @@
 import enum
 import math
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any
 
 import trio
 
@@ -49,6 +50,11 @@ class Exchange(Request):
     The connection makes it at FCGI_BEGIN_REQUEST and feeds it; a task of the connection
     drives its handler inside ``scope``; :meth:`stop` is the one door for every reason to
     end it early.
+
+    Attributes:
+        number: counts the requests of the data plane from 1; never used again, as ``id`` is.
+        coroutine: the handler's, once it has been called: its await stack says where it is.
+        blocked: seconds that the handler has waited for the front end to take output.
     """
 
     __slots__ = (
@@ -64,16 +70,19 @@ class Exchange(Request):
         "aborted_",
         "admitted",
         "begun_at",
+        "blocked",
         "body",
         "body_bytes",
         "bodyless",
         "cancel_at",
         "connection",
+        "coroutine",
         "deadline",
         "failed",
         "head",
         "last_input",
         "named",
+        "number",
         "phase",
         "reason",
         "refused",
@@ -87,6 +96,9 @@ class Exchange(Request):
         self, connection: "Connection", request_id: int, role: Role, keep: bool, now: float
     ) -> None:
         self.connection = connection
+        self.number = connection.plane.next_number()
+        self.coroutine: Coroutine[Any, Any, Any] | None = None
+        self.blocked = 0.0
         self.id = request_id
         self.role = role
         self.keep_connection = keep
@@ -348,7 +360,11 @@ class Exchange(Request):
 
     async def wait_writable(self) -> None:
         """Wait until output has drained below the low-water mark."""
-        await self.connection.wait_writable(self)
+        began = self.connection.plane.now()
+        try:
+            await self.connection.wait_writable(self)
+        finally:
+            self.blocked += self.connection.plane.now() - began
 
     def close_stdout(self) -> None:
         """The handler has no more response to give."""
@@ -385,6 +401,7 @@ class Exchange(Request):
         """Drop everything that a handler may still hold through its request."""
         self.phase = Phase.ENDED
         self.scope = None
+        self.coroutine = None
         self.body.discard()
         if self._data is not None:
             self._data.discard()

@@ -1,10 +1,12 @@
 """The data plane: listeners, connections, and what they share in one process."""
 
+import itertools
 import logging
 import select
 import socket
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from operator import attrgetter
 from types import TracebackType
 from typing import Any, Self
 
@@ -82,6 +84,7 @@ class DataPlane:
         self.running = 0
         self.draining = False
         self.cut_by_drain = 0
+        self._numbers = itertools.count(1)
         self._allow = allow
         self._poller: Poller | None = None
         self._open: set[Connection] = set()
@@ -137,6 +140,19 @@ class DataPlane:
                 nursery.cancel_scope.cancel(reason="the data plane has ended")
                 if self._poller is not None:
                     self._poller.close()
+
+    def next_number(self) -> int:
+        """The number of the next request."""
+        return next(self._numbers)
+
+    def open_connections(self) -> list[Connection]:
+        """The connections that are open now."""
+        return list(self._open)
+
+    def exchanges(self) -> list[Exchange]:
+        """The requests that have begun and not ended, oldest first."""
+        found = [exchange for c in self._open for exchange in c.exchanges.values()]
+        return sorted(found, key=attrgetter("number"))
 
     def now(self) -> float:
         """The trio clock, in seconds."""

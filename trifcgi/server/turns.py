@@ -152,10 +152,10 @@ class Turns:
         exchange.scope = scope
         exchange.phase = Phase.RUNNING
         plane.observers.request_started(exchange)
-        ending.returned(exchange, await self._drive(plane.handler(exchange)))
+        ending.returned(exchange, await self._drive(exchange, plane.handler(exchange)))
 
     @types.coroutine
-    def _drive(self, awaitable: Awaitable[Any]) -> Generator[Any, Any, Any]:
+    def _drive(self, exchange: Exchange, awaitable: Awaitable[Any]) -> Generator[Any, Any, Any]:
         """Run a handler to its end, in a context of its own.
 
         The same as awaiting it, with two differences: context variables that it sets do not
@@ -163,6 +163,8 @@ class Turns:
         out first.
         """
         coroutine = awaitable if isinstance(awaitable, Coroutine) else _awaiting(awaitable)
+        # Tools that walk trio's tasks do not see a coroutine that is stepped by hand.
+        exchange.coroutine = coroutine
         run = contextvars.copy_context().run
         step: Any = coroutine.send
         value: Any = None
