@@ -12,7 +12,7 @@ import trio
 
 from trifcgi.apps.loader import as_handler, load_app
 from trifcgi.config import Configuration, InheritedSocket, Source, TcpAddress, UnixAddress
-from trifcgi.errors import ConfigurationError
+from trifcgi.errors import AppLoadError, ConfigurationError
 from trifcgi.observe.access_log import AccessLog
 from trifcgi.observe.log_file import LogFile
 from trifcgi.observe.logs import keep_logging
@@ -136,12 +136,23 @@ class Worker:
                 plane = self._data_plane(access_log)
                 # Before any nursery: a start that fails raises its reason as it is, not
                 # as a group.
-                await stack.enter_async_context(plane)
+                await self._start(plane, stack)
                 if access_log is not None:
                     await stack.enter_async_context(_running(access_log))
                 keep_logging()
                 self._plane = plane
                 await plane.serve(listeners, task_status=_Ready(self._report_ready))
+
+    async def _start(self, plane: DataPlane, stack: contextlib.AsyncExitStack) -> None:
+        try:
+            await stack.enter_async_context(plane)
+        except ConfigurationError:
+            raise
+        except Exception as error:
+            # A handler's lifespan is its author's code and may raise anything.
+            raise AppLoadError(
+                f"the app's startup failed: {type(error).__name__}: {error}"
+            ) from error
 
     def stop(self) -> None:
         """Stop gracefully; called a second time, or before the app is ready, at once."""

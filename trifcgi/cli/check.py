@@ -10,6 +10,7 @@ from trifcgi.config import (
     TcpAddress,
     UnixAddress,
 )
+from trifcgi.protocol import LISTENSOCK_FILENO
 from trifcgi.worker import inherited_sockets, load
 
 __all__ = ["describe"]
@@ -33,6 +34,9 @@ def describe(configuration: Configuration) -> str:
     limits = (f"{name} {_shown(configuration, name)}" for name in _LIMIT_OPTIONS)
     lines.append(("limits", ", ".join(limits)))
     lines += [("set", text) for text in _set(configuration)]
+    if LISTENSOCK_FILENO in inherited and configuration.origin("grace").source is Source.DEFAULT:
+        grace = configuration.timeouts(spawned=True).grace
+        lines.append(("set", f"grace = {grace:g}s   as a front end has spawned this process"))
     lines.append(("", "all other options have their defaults: trifcgi run --help"))
     previous = ""
     shown = []

@@ -43,7 +43,7 @@ _REQUEST_EXAMPLES = (
     Examples:
       trifcgi run hello:app                 serve it on 127.0.0.1:9000
       trifcgi check hello:app               say what would run, and how
-      trifcgi request 127.0.0.1:9000 /      ask it for a page, as a front end would
+      trifcgi request 127.0.0.1:9000 /      ask it for a page, as nginx would
 
     'trifcgi COMMAND --help' tells more.""",
 )

@@ -26,6 +26,8 @@ __all__ = ["Question", "prepare", "send"]
 
 _FAILED: Final = 1
 _AGENT: Final = f"trifcgi/{__version__}"
+_ABORT_TIMEOUT: Final = 0.1
+"""Seconds for the server to end a request that was given up: enough to tell it, no more."""
 _FORM: Final = b"application/x-www-form-urlencoded"
 
 
@@ -177,7 +179,7 @@ async def _ask(question: Question) -> int:
     try:
         with trio.fail_after(question.timeout):
             stream = await _connect(question.address)
-            async with Client(stream) as client:
+            async with Client(stream, abort_timeout=_ABORT_TIMEOUT) as client:
                 return await _converse(question, client)
     except trio.TooSlowError:
         return _fail(f"no whole answer from {question.address} in {question.timeout:g} s")
