@@ -139,3 +139,9 @@ def serve(transport: str, tmp_path: Path) -> Serve:
 def memory_serve(tmp_path: Path) -> Serve:
     """The server over memory streams only."""
     return _serve_over("memory", tmp_path)
+
+
+@pytest.fixture
+def tcp_serve(tmp_path: Path) -> Serve:
+    """The server over TCP only."""
+    return _serve_over("tcp", tmp_path)
