@@ -51,7 +51,7 @@ def launch(configuration: Configuration) -> int:
 
 async def _serve(configuration: Configuration, app: App, inherited: list[int]) -> None:
     worker = Worker(configuration, app, inherited, _tell_ready)
-    mistake: ConfigurationError | None = None
+    failure: Exception | None = None
     # Signals count from before the first listener opens: what is sent while the app
     # starts up, which may take long, is obeyed as well.
     with trio.open_signal_receiver(*_SIGNALS) as signals:
@@ -59,11 +59,11 @@ async def _serve(configuration: Configuration, app: App, inherited: list[int]) -
             nursery.start_soon(_obey, signals, worker, name="trifcgi signals")
             try:
                 await worker.run()
-            except ConfigurationError as error:
-                mistake = error  # carried past the nursery, which would wrap it in a group
+            except Exception as error:  # noqa: BLE001 (raised again below)
+                failure = error  # carried past the nursery, which would wrap it in a group
             nursery.cancel_scope.cancel(reason="the server has stopped")
-    if mistake is not None:
-        raise mistake
+    if failure is not None:
+        raise failure
     _log.info("stopped")
 
 

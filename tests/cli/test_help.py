@@ -1,6 +1,8 @@
 """What the command line says of itself."""
 
 import platform
+import subprocess
+import sys
 
 import pytest
 import trio
@@ -62,3 +64,9 @@ def test_version_names_all_three(runner: CliRunner) -> None:
         f"trifcgi {trifcgi._version.__version__} "
         f"(Python {platform.python_version()}, trio {trio.__version__})\n"
     )
+
+
+@pytest.mark.real
+def test_help_does_not_wait_for_the_server_to_be_imported() -> None:
+    code = "import sys, trifcgi.cli; assert not {'trio', 'trifcgi.server'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -168,7 +168,7 @@ async def test_a_failure_while_running_is_on_the_log_and_exit_status_1(apps: Pat
         await server.wait_address()
         assert await server.stop() == 1
         assert "ERROR   trifcgi: the server failed\n    Traceback" in server.log
-        assert "RuntimeError: no way out" in server.log
+        assert server.log.endswith("\n    RuntimeError: no way out\n")
 
 
 class TestStop:
