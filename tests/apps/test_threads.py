@@ -231,16 +231,18 @@ async def test_idle_threads_are_not_taken_for_stuck_by_a_mock_clock(
 async def test_jobs_that_wait_when_the_pool_ends_fail() -> None:
     gate = Gate()
     errors: list[str] = []
+    workers = pool(1)
 
-    async def call(crew: Crew) -> None:
+    async def call() -> None:
+        assert workers.crew is not None
         try:
-            await crew.run_sync(len, "abc")
+            await workers.crew.run_sync(len, "abc")
         except RuntimeError as error:
             errors.append(str(error))
 
-    async with trio.open_nursery() as nursery, pool(1).running() as crew:
+    async with trio.open_nursery() as nursery, workers.running() as crew:
         crew.submit(gate, lambda: None, "gate")
-        nursery.start_soon(call, crew)
+        nursery.start_soon(call)
         await trio.testing.wait_all_tasks_blocked()
         threading.Timer(0.01, gate.open.set).start()
     assert errors == ["the thread pool was closed before a thread was free"]
@@ -250,18 +252,21 @@ async def test_jobs_that_wait_when_the_pool_ends_fail() -> None:
 
 async def test_users_may_leave_in_any_order() -> None:
     shared = pool(1)
-    leave: dict[str, trio.Event] = {name: trio.Event() for name in "abc"}
+    leave = {name: trio.Event() for name in "abc"}
+    crews: list[Crew] = []
     left: list[str] = []
 
-    async def use(name: str, task_status: trio.TaskStatus[Crew]) -> None:
+    async def use(name: str) -> None:
         async with shared.running() as crew:
-            task_status.started(crew)
+            crews.append(crew)
             await leave[name].wait()
         left.append(name)
 
     async with trio.open_nursery() as nursery:
-        crews = [await nursery.start(use, name) for name in "abc"]
-        assert crews[0] is crews[1] is crews[2]
+        for name in "abc":
+            nursery.start_soon(use, name)
+        await trio.testing.wait_all_tasks_blocked()
+        assert crews == [shared.crew] * 3
         for number, name in enumerate("bac", 1):
             with trio.fail_after(5):
                 assert await crews[0].run_sync(len, "abc") == 3

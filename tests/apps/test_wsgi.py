@@ -90,7 +90,7 @@ async def test_hello() -> None:
     assert request.response.header("content-length") == "5"
 
 
-async def test_it_serves_the_responder_only() -> None:
+def test_it_serves_the_responder_only() -> None:
     assert wsgi(hello).roles == {Role.RESPONDER}
 
 

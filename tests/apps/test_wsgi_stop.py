@@ -64,7 +64,7 @@ def write_much(environ: Environ, write: Any) -> None:
         write(b"x" * 50_000)
 
 
-async def start(nursery: trio.Nursery, handler: WSGIHandler, request: MemoryRequest) -> trio.Event:
+def start(nursery: trio.Nursery, handler: WSGIHandler, request: MemoryRequest) -> trio.Event:
     ended = trio.Event()
 
     async def run() -> None:
@@ -84,7 +84,7 @@ async def test_a_waiting_thread_is_woken(move: Any, cancel: bool) -> None:
         request.stdout.block()
     handler = wsgi(app, 1)
     async with handler.lifespan(), trio.open_nursery() as nursery:
-        ended = await start(nursery, handler, request)
+        ended = start(nursery, handler, request)
         await until(app.entered.is_set)
         await trio.sleep(0.01)  # for most runs to find the thread waiting; either way it raises
         began = trio.current_time()
@@ -115,7 +115,7 @@ async def test_a_working_thread_learns_of_it_at_its_next_move(how: str, cancel: 
     request = MemoryRequest(params("POST", "/", {"CONTENT_LENGTH": "4"}), body=b"here")
     handler = wsgi(app, 1)
     async with handler.lifespan(), trio.open_nursery() as nursery:
-        ended = await start(nursery, handler, request)
+        ended = start(nursery, handler, request)
         await until(app.entered.is_set)
         request.abort(cancel=cancel)
         if cancel:
@@ -141,11 +141,11 @@ async def test_a_thread_that_ignores_everything_keeps_its_place_until_it_is_done
     async with handler.lifespan(), trio.open_nursery() as nursery:
         crew = handler.pool.crew
         assert crew is not None
-        ended = await start(nursery, handler, gone)
+        ended = start(nursery, handler, gone)
         await until(app.entered.is_set)
         gone.abort()
         await ended.wait()
-        other_ended = await start(nursery, handler, other)
+        other_ended = start(nursery, handler, other)
         await trio.testing.wait_all_tasks_blocked()
         assert (crew.busy, crew.waiting, crew.abandoned) == (1, 1, 1)
         app.go_on.set()
@@ -163,9 +163,9 @@ async def test_a_request_that_waits_for_a_thread_and_is_aborted_never_reaches_th
     async with handler.lifespan(), trio.open_nursery() as nursery:
         crew = handler.pool.crew
         assert crew is not None
-        await start(nursery, handler, first)
+        start(nursery, handler, first)
         await until(app.entered.is_set)
-        ended = await start(nursery, handler, second)
+        ended = start(nursery, handler, second)
         await trio.testing.wait_all_tasks_blocked()
         assert crew.waiting == 1
         second.abort()
@@ -181,7 +181,7 @@ async def test_a_client_that_leaves_in_its_body_never_reaches_the_app() -> None:
     handler = wsgi(app, 1)
     request = MemoryRequest(params("POST", "/", {"CONTENT_LENGTH": "9"}), body=b"x", ended=False)
     async with handler.lifespan(), trio.open_nursery() as nursery:
-        ended = await start(nursery, handler, request)
+        ended = start(nursery, handler, request)
         await trio.testing.wait_all_tasks_blocked()
         request.abort(cancel=False)
         await ended.wait()
@@ -214,7 +214,7 @@ async def test_what_an_app_makes_of_the_abort_is_no_failure(
     request = MemoryRequest(STREAMED, ended=False)
     with caplog.at_level(logging.INFO):
         async with handler.lifespan(), trio.open_nursery() as nursery:
-            ended = await start(nursery, handler, request)
+            ended = start(nursery, handler, request)
             await until(app.entered.is_set)
             request.abort(cancel=cancel)
             await ended.wait()
@@ -237,7 +237,7 @@ async def test_output_to_a_slow_front_end_is_bounded() -> None:
     request = MemoryRequest()
     request.stdout.block()
     async with handler.lifespan(), trio.open_nursery() as nursery:
-        ended = await start(nursery, handler, request)
+        ended = start(nursery, handler, request)
         await until(lambda: written > 10)
         await trio.sleep(0.02)
         assert written < 30

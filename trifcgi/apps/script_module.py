@@ -101,7 +101,7 @@ def _run(path: str, code: CodeType) -> ModuleType:
     sys.modules[name] = module
     try:
         exec(code, module.__dict__)  # noqa: S102 - which is what a script host is for
-    except BaseException as error:
+    except (Exception, SystemExit, KeyboardInterrupt) as error:
         with contextlib.suppress(KeyError):
             del sys.modules[name]
         # sys.exit() and the like must not end more than the script.

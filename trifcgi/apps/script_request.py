@@ -2,7 +2,7 @@
 
 import trio
 
-from trifcgi.request import Request, ResponseStream
+from trifcgi.request import Request, RequestStream, ResponseStream
 
 __all__ = ["ScriptRequest"]
 
@@ -34,11 +34,11 @@ class ScriptRequest(Request):
         return repr(self._request)
 
     @property
-    def stdin(self) -> trio.abc.ReceiveStream:
+    def stdin(self) -> RequestStream:
         return self._request.stdin
 
     @property
-    def data(self) -> trio.abc.ReceiveStream:
+    def data(self) -> RequestStream:
         return self._request.data
 
     @property

@@ -170,22 +170,25 @@ class ScriptHost:
         """
         if self._nursery is not None:
             raise RuntimeError("this script host is served already: make one for each server")
-        async with self.pool.running():
+        async with contextlib.AsyncExitStack() as stack:
+            await stack.enter_async_context(self.pool.running())
+            stack.callback(self._forget)
             nursery_manager = trio.open_nursery()
-            self._nursery = await nursery_manager.__aenter__()
+            nursery = await nursery_manager.__aenter__()
+            # Not shown the block's own exception, which it would put in a group.
+            stack.push_async_callback(nursery_manager.__aexit__, None, None, None)
+            stack.callback(nursery.cancel_scope.cancel)
             sys.path.insert(0, self.root)
-            try:
-                yield
-            finally:
-                with contextlib.suppress(ValueError):  # a script took it off
-                    sys.path.remove(self.root)
-                nursery, self._nursery = self._nursery, None
-                nursery.cancel_scope.cancel()
-                # Not shown the block's own exception, which it would put in a group.
-                await nursery_manager.__aexit__(None, None, None)
-                self._real_paths.clear()
-                self._versions.clear()
-                self._loading.clear()
+            self._nursery = nursery
+            yield
+
+    def _forget(self) -> None:
+        self._nursery = None
+        with contextlib.suppress(ValueError):  # a script took it off
+            sys.path.remove(self.root)
+        self._real_paths.clear()
+        self._versions.clear()
+        self._loading.clear()
 
     async def __call__(self, request: Request) -> int | None:
         """Run the script that a request is for.

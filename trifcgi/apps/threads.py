@@ -124,13 +124,8 @@ class Job:
 
     def _run(self) -> None:
         """In a thread: make the call and keep what it raises."""
-        try:
+        with _Keep(self):
             self._context.run(self._call)
-        except Exception as exc:  # noqa: BLE001  # handed to whoever waits for the job
-            self.error = exc
-        except BaseException as exc:  # noqa: BLE001  # ends in the thread, as said above
-            self.error = RuntimeError(f"{self.label} raised {type(exc).__name__}")
-            self.error.__cause__ = exc
 
     def _done(self) -> None:
         """In the event loop: the thread has returned, or never took it."""
@@ -141,6 +136,28 @@ class Job:
         self._crew.abandoned -= 1
         if self.error is not None:
             logger.warning("%s failed after it was given up", self.label, exc_info=self.error)
+
+
+class _Keep:
+    """Keeps whatever a job raises: ``BaseException`` too, for in a thread it would end that
+    thread and nothing else, and nobody would hear of it.
+    """
+
+    __slots__ = ("_job",)
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> bool:
+        if isinstance(error, Exception):
+            self._job.error = error
+        elif error is not None:
+            self._job.error = RuntimeError(f"{self._job.label} raised {type(error).__name__}")
+            self._job.error.__cause__ = error
+        return True
 
 
 class Crew:
@@ -325,7 +342,9 @@ class Crew:
             self._empty.set()
 
     def _hang_up(self) -> None:
-        """Close the bell: what threads post from here on goes nowhere."""
+        """Close the bell of a closed crew: what threads post from here on goes nowhere."""
+        if not self._closed:
+            return  # others use it still
         with self._bell_lock:
             self._silent = True
             self._bell.close()
@@ -466,22 +485,19 @@ class ThreadPool:
             with hearing:
                 await crew._listen()
 
-        last = False
-        nursery_manager = trio.open_nursery()
-        nursery = await nursery_manager.__aenter__()
-        nursery.start_soon(hear)
-        try:
+        async with contextlib.AsyncExitStack() as stack:
+            stack.callback(crew._hang_up)
+            nursery_manager = trio.open_nursery()
+            nursery = await nursery_manager.__aenter__()
+            # Not shown the block's own exception, which it would put in a group.
+            stack.push_async_callback(nursery_manager.__aexit__, None, None, None)
+            nursery.start_soon(hear)
+            stack.callback(hearing.cancel)
+            stack.push_async_callback(self._leave, crew)
             yield crew
-        finally:
-            self._users -= 1
-            last = not self._users
-            try:
-                if last:
-                    self._crew = None
-                    await crew._close(self._join_timeout)  # shielded and bounded itself
-                hearing.cancel()
-                # Not shown the block's own exception, which it would put in a group.
-                await nursery_manager.__aexit__(None, None, None)
-            finally:
-                if last:
-                    crew._hang_up()
+
+    async def _leave(self, crew: Crew) -> None:
+        self._users -= 1
+        if not self._users:
+            self._crew = None
+            await crew._close(self._join_timeout)

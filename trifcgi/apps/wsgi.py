@@ -128,6 +128,8 @@ async def _read_ahead(request: Request, environ: dict[str, Any]) -> tuple[bytes,
     Returns:
         The body's start, and whether that is all of it.
     """
+    if request.stdin.ended:
+        return b"", True
     length = environ.get("CONTENT_LENGTH")
     if length is None:
         # Absent means unknown where the body comes chunked (Apache, unbuffered nginx).

@@ -67,7 +67,8 @@ class Conversation:
         self.told = False
         self._crew = crew
         self._lock = threading.Lock()
-        self._changed = threading.Condition(self._lock)  # what a waiting thread waits for
+        # What a thread waits on; made by the first that has to, which most never do.
+        self._changed: threading.Condition | None = None
         # The thread's side: what it leaves, and whether it waits.
         self._head: bytes | None = None
         self._bodyless = False
@@ -147,15 +148,25 @@ class Conversation:
             self._asked = True
             self._ring()
             while self._given is None:
-                self._changed.wait()
-                self.check()
+                self._wait()
             given, self._given = self._given, None
             return given
 
     def _wait_for_room(self) -> None:
         while self._size > _WINDOW:
-            self._changed.wait()
-            self.check()
+            self._wait()
+
+    def _wait(self) -> None:
+        """With the lock held: let it go until the task has changed something."""
+        if self._changed is None:
+            self._changed = threading.Condition(self._lock)
+        self._changed.wait()
+        self.check()
+
+    def _notify(self) -> None:
+        """With the lock held: let threads that wait have a look."""
+        if self._changed is not None:
+            self._changed.notify_all()
 
     def _ring(self) -> None:
         if not self._rung:
@@ -192,7 +203,7 @@ class Conversation:
             self._over = True
             self._stdout.clear()
             self._stderr.clear()
-            self._changed.notify_all()
+            self._notify()
 
     def _wake(self) -> None:
         self._news = True
@@ -217,7 +228,7 @@ class Conversation:
             stdout, self._stdout = self._stdout, []
             stderr, self._stderr = self._stderr, []
             if self._size > _WINDOW:
-                self._changed.notify_all()
+                self._notify()
             self._size = 0
             asked, self._asked = self._asked, False
         try:
@@ -247,4 +258,4 @@ class Conversation:
     def _give(self, data: bytes) -> None:
         with self._lock:
             self._given = data
-            self._changed.notify_all()
+            self._notify()
