@@ -214,7 +214,7 @@ def _rows(
     moves: Mapping[tuple[_State, Move], _State],
     tolerated: frozenset[tuple[_State, Move]],
 ) -> list[Row]:
-    rows: list[Row] = [{} for _ in range(max(states) + 1)]
+    rows: list[Row] = [{} for _ in range(max(map(int, states)) + 1)]
     for (before, move), after in moves.items():
         rows[before][int(move)] = int(after)
     for before, move in tolerated:
