@@ -244,7 +244,7 @@ class RecordReader:
         at = 0
         left = self._content_left
         if left:
-            content = data[:left]
+            content = data if len(data) <= left else data[:left]
             at = len(content)
             self._content_left = left - at
             if self._collected is None:
