@@ -135,7 +135,14 @@ async def test_the_old_version_finishes_its_requests(root: Path) -> None:
     async with hosting(root) as host, trio.open_nursery() as nursery:
         old = asking_for(root / "hello.py")
         nursery.start_soon(ask, host, old)
-        await until(lambda: [name for name in sys.modules if name.endswith("_hello")])
+        # Registered before its code has run.
+        await until(
+            lambda: [
+                name
+                for name, module in list(sys.modules.items())
+                if name.endswith("_hello") and hasattr(module, "events")
+            ]
+        )
         (name,) = [name for name in sys.modules if name.endswith("_hello")]
         await sys.modules[name].events[0].wait()
         write(root / "hello.py", WSGI, "new")
@@ -292,6 +299,36 @@ async def test_roles(root: Path) -> None:
         pairs = [(b"SCRIPT_FILENAME", os.fsencode(root / "hello.py"))]
         with pytest.raises(Error, match=r"hello\.py does not serve the role"):
             await MemoryRequest(pairs, role=Role.AUTHORIZER).run(host)
+
+
+async def test_a_lifespan_that_fails_is_a_failure_to_load(root: Path) -> None:
+    write(
+        root / "hello.py",
+        "async def app(scope, receive, send):\n"
+        "    await receive()\n"
+        "    await send({{'type': 'lifespan.startup.failed', 'message': 'no database'}})\n",
+    )
+    async with hosting(root) as host:
+        with pytest.raises(AppLoadError, match="no database"):
+            await ask(host, asking_for(root / "hello.py"))
+
+
+async def test_a_native_script_has_the_whole_request(root: Path) -> None:
+    write(
+        root / "hello.py",
+        "async def app(request):\n"
+        "    assert request.id == 1 and not request.aborted\n"
+        "    body = await request.stdin.receive_some()\n"
+        "    assert request.stdin.ended and await request.data.receive_some() == b''\n"
+        "    await request.stdout.send_all(b'Status: 200\\r\\n\\r\\n' + body)\n"
+        "    await request.stderr.send_all(b'a line')\n"
+        "    request.cancel_scope.cancel()\n"
+        "    await request.wait_aborted()\n",
+    )
+    request = MemoryRequest(params("POST", "/hello.py"), body=b"echo")
+    async with hosting(root) as host:
+        assert await ask(host, request) == (200, "echo")
+    assert request.stderr.sent == b"a line"
 
 
 # What never runs

@@ -324,6 +324,16 @@ async def test_a_bad_head_is_refused_while_the_app_can_answer_otherwise(
     assert request.response.body == b"Hello"
 
 
+async def test_exc_info_of_nothing_cannot_replace_a_head_that_has_left() -> None:
+    def app(environ: Environ, start_response: Start) -> list[bytes]:
+        start_response("200 OK", [])(b"body")
+        start_response("500 Oh", [], (None, None, None))
+        return []
+
+    with pytest.raises(ResponseError, match="sent already"):
+        await run(app)
+
+
 async def test_a_second_start_response_needs_exc_info() -> None:
     def app(environ: Environ, start_response: Start) -> list[bytes]:
         start_response("200 OK", [])
@@ -553,6 +563,23 @@ async def test_errors_take_text_only_and_whole_lines_leave_first() -> None:
 
     request = await run(app)
     assert request.stderr.sent == "a b€ \\udc80\nno end".encode()
+
+
+async def test_a_flush_sends_what_has_no_end_yet() -> None:
+    seen: list[bytes] = []
+
+    def app(environ: Environ, start_response: Start) -> Iterator[bytes]:
+        environ["wsgi.errors"].write("no end")
+        environ["wsgi.errors"].flush()
+        start_response("200 OK", [])
+        # Asked for only after what was left before it has been sent.
+        environ["wsgi.input"].read()
+        seen.append(request.stderr.sent)
+        yield b"body"
+
+    request = MemoryRequest(params("POST", "/", {"CONTENT_LENGTH": ""}), body=b"x", ended=True)
+    await run(app, request)
+    assert seen == [b"no end"]
 
 
 async def test_late_text_for_errors_goes_to_the_log(caplog: pytest.LogCaptureFixture) -> None:

@@ -87,9 +87,11 @@ def find_script(pairs: Sequence[tuple[bytes, bytes]], root: bytes, mount: bytes 
     Raises:
         ScriptMissing: with what was looked for.
     """
-    tried = []
+    tried: dict[bytes, None] = {}  # ordered; two ways may lead to one path
     for path in _candidates(pairs, root, mount):
-        tried.append(path)
+        if path in tried:
+            continue
+        tried[path] = None
         place = _walk(path)
         if place is not None:
             return place
