@@ -143,7 +143,9 @@ async def test_the_application_status_keeps_32_bits(serve: Serve) -> None:
         assert (await client.request(params())).app_status == 0xFFFFFFFF
 
 
-async def test_a_passed_request_timeout_is_a_504(memory_serve: Serve, autojump_clock: object) -> None:
+async def test_a_passed_request_timeout_is_a_504(
+    memory_serve: Serve, autojump_clock: object
+) -> None:
     app = Recorder(sleep)
     async with memory_serve(app, timeouts=Timeouts(request_timeout=5)) as server:
         async with server.client() as client:
@@ -360,5 +362,3 @@ async def test_own_responses_end_each_request_exactly_once(serve: Serve) -> None
             4: raw.COMPLETE,
         }
         assert await front_end.rest() == []
-
-

@@ -90,7 +90,9 @@ async def test_an_abort_cancels_the_handler_and_ends_the_request(
                 await app.cleaned_up.wait()
             assert (await end_of_request(front_end)).content[4] == raw.COMPLETE
         assert app.cleaned_up.is_set()
-        assert isinstance(app.error, trio.Cancelled | trio.BrokenResourceError | BaseExceptionGroup)
+        assert isinstance(
+            app.error, trio.Cancelled | trio.BrokenResourceError | BaseExceptionGroup
+        )
 
 
 async def test_a_lost_connection_cancels_the_handler(
@@ -104,7 +106,9 @@ async def test_a_lost_connection_cancels_the_handler(
         async with server.raw() as front_end:
             await begin(front_end, app, setup)
         await app.cleaned_up.wait()
-        assert isinstance(app.error, trio.Cancelled | trio.BrokenResourceError | BaseExceptionGroup)
+        assert isinstance(
+            app.error, trio.Cancelled | trio.BrokenResourceError | BaseExceptionGroup
+        )
     assert [line for line in caplog.records if line.levelno >= logging.WARNING] == []
 
 
