@@ -226,8 +226,11 @@ class Counted(bytes):
             Counted.copied += len(result)
         return result
 
-    def __radd__(self, head: bytes) -> "Counted":
-        Counted.copied += len(head) + len(self)
+    def __radd__(self, head: Any) -> Any:
+        Counted.copied += len(self)
+        if isinstance(head, bytearray):
+            return NotImplemented  # lets it grow in place
+        Counted.copied += len(head)
         return Counted(bytes(head) + bytes(self))
 
 
