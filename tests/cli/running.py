@@ -92,7 +92,7 @@ class Running:
                 self.log += more.decode()
             status = await self.process.wait()
         if status:
-            print(self.log)  # pytest shows it with a test that expected 0
+            sys.stdout.write(self.log)  # pytest shows it with a test that expected 0
         return status
 
     async def stop(self, number: signal.Signals = signal.SIGTERM) -> int:

@@ -328,6 +328,20 @@ class TestInheritedSockets:
                 assert await server.stop() == 0
                 assert notify.recv(999) == b"STOPPING=1"
 
+    async def test_a_process_without_stderr_serves_all_the_same(self, apps: Path) -> None:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
+            notify.bind(str(apps / "notify"))
+            notify.settimeout(PATIENCE)
+            async with running(
+                "hello", "--unix", "a.sock",
+                directory=apps,
+                environment={"NOTIFY_SOCKET": str(apps / "notify")},
+                command=("bash", "-c", 'exec "$0" "$@" 2>&-', TRIFCGI, "run"),
+            ) as server:  # fmt: skip
+                assert notify.recv(999) == b"READY=1\nSTATUS=listening on unix:a.sock"
+                assert await fetch(f"unix:{apps}/a.sock") == b"hello /\n"
+                assert await server.stop() == 0
+
     async def test_sockets_of_another_process_are_left_alone(self, apps: Path) -> None:
         environment = {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "1"}
         async with running(

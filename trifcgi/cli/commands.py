@@ -88,6 +88,9 @@ def run(**values: str | None) -> int:
     stops it at once. Each option can also be set in the environment (--max-body as
     TRIFCGI_MAX_BODY) and in a TOML file (max-body = "10 MiB"); the command line
     wins, then the environment.
+
+    Exits with 0 after a stop that was asked for, with 2 when it cannot start as it is
+    told to, and with 1 when it fails while it runs.
     """
     from trifcgi.launch import launch  # noqa: PLC0415 (imports the server)
 

@@ -139,7 +139,7 @@ def combined_line(
     agent = get(b"HTTP_USER_AGENT") or b"-"
     told = b"".join((address, user, method, target, protocol, referer, agent))
     # One pass over all that the peer chose, and a second look only where that finds
-    # something: 0.5 against 6 µs. The first two fields stand outside quotes.
+    # something: 0.5 against 2.7 µs. The first two fields stand outside quotes.
     if len(told.translate(None, _UNSAFE)) != len(told) or b" " in user or b" " in address:
         address, user, method, target, protocol, referer, agent = map(
             _escaped, (address, user, method, target, protocol, referer, agent)

@@ -8,8 +8,10 @@ send a terminal commands; in JSON all of it is escaped anyway.
 import datetime as dt
 import json
 import logging
+import os
 import re
 import sys
+from pathlib import Path
 from typing import Final, TextIO
 
 __all__ = ["JSONFormatter", "LogHandler", "TextFormatter", "keep_logging", "set_up_logs"]
@@ -150,6 +152,8 @@ def set_up_logs(level: str, format: str, *, stream: TextIO | None = None) -> Non
         stream: stderr by default. Text is coloured where it is a terminal.
     """
     stream = sys.stderr if stream is None else stream
+    if stream is None:  # the process was started without one
+        stream = Path(os.devnull).open("w")  # noqa: SIM115 (for as long as the process lives)
     formatter = JSONFormatter() if format == "json" else TextFormatter(colour=stream.isatty())
     handler = LogHandler(stream, formatter)
     logger = logging.getLogger(_LOGGER)
