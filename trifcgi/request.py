@@ -8,7 +8,7 @@ import trio
 
 from trifcgi.protocol.constants import Role
 
-__all__ = ["Handler", "Params", "Request", "ResponseStream"]
+__all__ = ["Handler", "Params", "Request", "RequestStream", "ResponseStream"]
 
 
 class Params(Mapping[str, str]):
@@ -47,6 +47,19 @@ class Params(Mapping[str, str]):
         return f"<Params {len(self)} names>"
 
 
+class RequestStream(trio.abc.ReceiveStream):
+    """``Request.stdin`` and ``Request.data``."""
+
+    __slots__ = ()
+
+    @property
+    @abc.abstractmethod
+    def ended(self) -> bool:
+        """Whether the body is whole and all of it has been received: the next
+        ``receive_some`` returns ``b""``.
+        """
+
+
 class ResponseStream(trio.abc.SendStream):
     """``Request.stdout``: the response, as CGI writes it (RFC 3875 §6), head first.
 
@@ -81,6 +94,17 @@ class ResponseStream(trio.abc.SendStream):
             ResponseError: a head has been sent before.
         """
 
+    @abc.abstractmethod
+    def end(self) -> None:
+        """The response is whole: end the request for the front end, and go on.
+
+        FCGI_END_REQUEST leaves when the handler next waits for something or returns. From
+        here on the request has no streams, and nothing that the front end does stops the
+        handler: an abort or a lost connection comes too late. Timeouts, a drain and an
+        operator still do. Never waits and is no checkpoint; without a head, or called again, it
+        does nothing.
+        """
+
 
 class Request(abc.ABC):
     """One FastCGI request, as a handler sees it.
@@ -111,14 +135,14 @@ class Request(abc.ABC):
 
     @property
     @abc.abstractmethod
-    def stdin(self) -> trio.abc.ReceiveStream:
+    def stdin(self) -> RequestStream:
         """The request body (§5.3). Ends with ``b""`` only when the front end said that
         the body is whole; raises ``trio.BrokenResourceError`` when it went away before.
         """
 
     @property
     @abc.abstractmethod
-    def data(self) -> trio.abc.ReceiveStream:
+    def data(self) -> RequestStream:
         """The filter role's second stream (§6.4); empty for the other roles."""
 
     @property

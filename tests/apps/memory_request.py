@@ -12,7 +12,7 @@ import trio
 
 from trifcgi.errors import ResponseError
 from trifcgi.protocol.constants import Role
-from trifcgi.request import Handler, Request, ResponseStream
+from trifcgi.request import Handler, Request, RequestStream, ResponseStream
 
 __all__ = ["MemoryInput", "MemoryOutput", "MemoryRequest", "MemoryResponse", "params"]
 
@@ -63,7 +63,7 @@ class MemoryResponse:
         return found[-1] if found else None
 
 
-class MemoryInput(trio.abc.ReceiveStream):
+class MemoryInput(RequestStream):
     """``stdin`` or ``data``: fed by the test, chunk by chunk, and ended or broken by it."""
 
     def __init__(self, chunks: Iterable[bytes] = (), *, ended: bool = True) -> None:
@@ -131,11 +131,13 @@ class MemoryOutput(ResponseStream):
     Attributes:
         writes: every piece handed over, in order; a head from ``send_head`` is one.
         closed: whether ``aclose`` was called.
+        finished: whether ``end`` was called.
     """
 
     def __init__(self) -> None:
         self.writes: list[bytes] = []
         self.closed = False
+        self.finished = False
         self._broken = False
         self._head: bytes | None = None
         self._bodyless = False
@@ -186,6 +188,9 @@ class MemoryOutput(ResponseStream):
         # No checkpoint, as in the server: ending the response must not cost a pass of the
         # scheduler, nor be lost in a cancelled scope.
         self.closed = True
+
+    def end(self) -> None:
+        self.finished = True
 
     def parse(self) -> MemoryResponse:
         """The response as a front end would take it."""

@@ -203,23 +203,6 @@ async def test_an_end_that_comes_late_is_an_empty_final_message(
     ]
 
 
-async def test_a_stdin_that_cannot_tell_its_end_ends_with_an_empty_message() -> None:
-    left, right = trio.testing.memory_stream_one_way_pair()
-
-    class PlainRequest(MemoryRequest):
-        @property
-        def stdin(self) -> Any:
-            return right
-
-    await left.send_all(b"whole")
-    await left.aclose()
-    messages = await received(PlainRequest(params("POST")), 2)
-    assert [(message["body"], message["more_body"]) for message in messages] == [
-        (b"whole", True),
-        (b"", False),
-    ]
-
-
 async def test_a_cut_body_is_a_disconnect_and_never_an_end(
     autojump_clock: trio.testing.MockClock,
 ) -> None:

@@ -16,7 +16,7 @@ from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 import trifcgi
-from trifcgi.testing import open_client, params
+from trifcgi.testing import MemoryServer, open_client, params
 
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
@@ -197,12 +197,32 @@ async def test_a_listener_is_let_go_when_the_answer_is_complete(
             await send(LAST)
 
     async with open_client(trifcgi.asgi(App(work))) as client, client.open(POST) as exchange:
-        await exchange.stdin.aclose()
         with trio.fail_after(30):
             await exchange.response()
             assert await exchange.stdout.receive_some() == b"last"
             await exchange.wait_ended()
-    assert [message["type"] for message in seen] == ["http.request", "http.disconnect"]
+    assert [message["type"] for message in seen] == ["http.disconnect", "http.disconnect"]
+
+
+async def test_work_after_the_response_neither_delays_it_nor_ends_with_the_client(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    finished = trio.Event()
+
+    async def work(receive: Receive, send: Send) -> None:
+        await send(START)
+        await send(LAST)
+        await trio.sleep(10)
+        finished.set()
+
+    began = trio.current_time()
+    async with MemoryServer(trifcgi.asgi(App(work))) as server:
+        async with server.client() as client:
+            for _ in range(2):
+                assert (await client.request(POST)).body == b"last"
+            assert trio.current_time() == began
+        await finished.wait()
+    assert trio.current_time() - began == 10
 
 
 async def test_a_large_answer_waits_for_its_reader(autojump_clock: trio.testing.MockClock) -> None:
@@ -231,6 +251,7 @@ async def test_a_background_task_that_fails_is_logged_and_spoils_nothing(
     async with open_client(trifcgi.asgi(app)) as client:
         response = await client.request(params())
         again = await client.request(params())
+        await trio.sleep(2)
     assert response.body == again.body == b"done"
     assert [record.levelno for record in caplog.records] == [logging.ERROR] * 2
     assert "KeyError: 'later'" in caplog.text

@@ -90,7 +90,7 @@ class Exchange:
             self._reading = False
         # A stream that knows that this was the last chunk saves the application a round,
         # and serves the many that look at one message only.
-        ended = not chunk or getattr(stdin, "ended", False)
+        ended = not chunk or stdin.ended
         self._body_ended = ended
         return {"type": "http.request", "body": chunk, "more_body": not ended}
 
@@ -156,6 +156,8 @@ class Exchange:
             raise ClientDisconnected("the client has disconnected") from error
         if not more:
             self._stage = _COMPLETE
+            # Background work after the response neither holds it back nor ends with the client.
+            stdout.end()
             if self._listening or self._reading:
                 await self._release()
 

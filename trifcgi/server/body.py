@@ -19,7 +19,7 @@ class Body:
     """A queue of bytes: in memory up to the caller's window, then in a temporary file.
 
     Not a stream: it never waits. ``ended`` is set once the peer has said that the body is
-    whole; ``received`` counts every byte that was fed.
+    whole; ``received`` counts every byte that was fed; once ``closed`` nothing is kept.
     """
 
     __slots__ = (
@@ -28,6 +28,7 @@ class Body:
         "_spool_read",
         "_spool_written",
         "buffered",
+        "closed",
         "ended",
         "received",
     )
@@ -40,6 +41,7 @@ class Body:
         self.buffered = 0
         self.received = 0
         self.ended = False
+        self.closed = False
 
     @property
     def spooled(self) -> int:
@@ -49,6 +51,8 @@ class Body:
     def feed(self, data: bytes) -> None:
         """Append bytes as they came; kept whole, since most are read in one piece."""
         self.received += len(data)
+        if self.closed:
+            return
         if self._spool is not None:
             self._write(self._spool, data)
         else:
@@ -57,7 +61,7 @@ class Body:
 
     def feed_spooling(self, data: bytes) -> None:
         """Append bytes; past the window they go to the temporary file, order kept."""
-        if self._spool is None and self.buffered + len(data) > WINDOW:
+        if self._spool is None and not self.closed and self.buffered + len(data) > WINDOW:
             self._spool = tempfile.TemporaryFile(prefix="trifcgi-body-")  # noqa: SIM115
         self.feed(data)
 
@@ -95,8 +99,9 @@ class Body:
         """Whether there is something to take."""
         return bool(self._chunks) or self._spool is not None
 
-    def discard(self) -> None:
-        """Forget what is unread and give its memory and file back."""
+    def close(self) -> None:
+        """Forget what is unread, give its memory and file back, and keep nothing more."""
+        self.closed = True
         self._chunks.clear()
         self.buffered = 0
         if self._spool is not None:

@@ -62,6 +62,7 @@ class Connection:
         "plane",
         "protocol",
         "timeouts",
+        "trailing",
         "turns",
         "window",
         "wire",
@@ -79,6 +80,7 @@ class Connection:
         self.window = ReadWindow(self)
         self.turns = Turns(self)
         self.appointment = math.inf
+        self.trailing: set[Exchange] = set()
         self.idle_since = plane.now()
         self.in_body = False
         self.closing = False
@@ -113,6 +115,8 @@ class Connection:
             for exchange in list(self.exchanges.values()):
                 exchange.stop(StopReason.DRAINED)
                 self.forget(exchange, 1)
+            for exchange in list(self.trailing):
+                self.release(exchange)
             with trio.move_on_after(1, shield=True):
                 await self.wire.aclose()
             instruments.connection_closed(self.peer, self.cause)
@@ -124,13 +128,13 @@ class Connection:
 
     def check(self, now: float) -> float:
         """Act on the deadlines that have passed; return the next one."""
-        if self.lost and not self.exchanges:
+        if self.lost and not self.exchanges and not self.trailing:
             return math.inf
         soonest = self._cut_at
         if soonest <= now:
             self._abandon("its neighbours took too long to end after a response was cut")
             return math.inf
-        for exchange in list(self.exchanges.values()):
+        for exchange in [*self.exchanges.values(), *self.trailing]:
             soonest = min(soonest, exchange.check(now))
         if not self.exchanges and not self.closing:
             inside_record = self.protocol.inside_record
@@ -160,11 +164,14 @@ class Connection:
 
     @property
     def over(self) -> bool:
-        """Whether nothing is left to do but to close."""
+        """Whether nothing is left to do on the wire but to close it."""
         return (self.closing or self.lost) and not self.exchanges
 
     async def finish(self) -> None:
-        """Close with everything sent, and end the connection's tasks."""
+        """Close with everything sent, and end the connection's tasks.
+
+        A handler that goes on after its response is waited for: only the peer is gone.
+        """
         if self._finishing:
             return
         self._finishing = True
@@ -177,7 +184,10 @@ class Connection:
                 else:
                     await self.wire.finish()
         self.lost = True
-        if self._nursery is not None:
+        if self.trailing:
+            await self.wire.aclose()
+            self._finishing = False
+        elif self._nursery is not None:
             self._nursery.cancel_scope.cancel(reason="the connection has ended")
 
     def input_pending(self) -> bool:
@@ -341,7 +351,7 @@ class Connection:
         """End a request whose body is too large for a limit."""
         _log.warning("%s: request %d refused: %s", self.peer, exchange.id, why)
         if exchange.phase is Phase.RUNNING:
-            exchange.body.discard()
+            exchange.body.close()
             exchange.stop(StopReason.TOO_LARGE)
         else:
             self.turns.remove(exchange)
@@ -363,19 +373,37 @@ class Connection:
         if not exchange.keep_connection or self.plane.draining:
             self.close("the last request has ended")
 
+    def end_early(self, exchange: Exchange) -> None:
+        """End a request whose handler goes on: its ID is free, its place among those that may
+        run is not.
+        """
+        self.trailing.add(exchange)
+        self.end(exchange, 0)
+        if not self.turns.driving:
+            self.flush()
+
     def forget(self, exchange: Exchange, app_status: int) -> None:
-        """The request is over, with or without END_REQUEST."""
+        """The request is over for the front end, with or without END_REQUEST."""
         del self.exchanges[exchange.id]
         if exchange.awaits_input and not exchange.aborted:
             self._input_left = True
         self.idle_since = now = self.plane.now()
         self.plane.request_over(exchange, app_status, now)
-        exchange.ended()
+        if exchange not in self.trailing:
+            self.release(exchange)
         self.window.taken()
         if not self.exchanges:
             self.in_body = False
             if self.must_cut or self.lost:
                 self.turns.wake()
+
+    def release(self, exchange: Exchange) -> None:
+        """The handler has returned, too: drop what it holds."""
+        self.trailing.discard(exchange)
+        self.plane.handler_done(exchange)
+        exchange.ended()
+        if self.over and not self.trailing:
+            self.turns.wake()
 
     def cut(self, exchange: Exchange) -> None:
         """End a request whose response has begun and will never be whole, so that the front

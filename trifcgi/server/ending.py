@@ -14,7 +14,7 @@ import trio
 from trifcgi.cgi import error_response
 from trifcgi.observe.instrument import StopReason
 from trifcgi.protocol import ProtocolStatus, Role
-from trifcgi.server.exchange import Exchange
+from trifcgi.server.exchange import Exchange, Phase
 
 __all__ = ["Refusal", "describe", "failed", "refuse", "returned", "stopped"]
 
@@ -34,6 +34,9 @@ _STOPPED: dict[StopReason, Refusal] = {
 
 def returned(exchange: Exchange, app_status: Any) -> None:
     """The handler has returned; anything but ``None`` or an int is its mistake."""
+    if exchange.phase is Phase.RESPONDED:
+        exchange.connection.release(exchange)
+        return
     if app_status is None:
         app_status = 0
     elif not isinstance(app_status, int):
@@ -54,6 +57,12 @@ def returned(exchange: Exchange, app_status: Any) -> None:
 
 def failed(exchange: Exchange, error: BaseException) -> None:
     """The handler has raised."""
+    if exchange.phase is Phase.RESPONDED:
+        _log.error(
+            "%s: the application raised after its response", describe(exchange), exc_info=error
+        )
+        exchange.connection.release(exchange)
+        return
     if exchange.aborted and isinstance(error, (OSError, trio.BrokenResourceError)):
         # The usual end of a handler that writes to a front end which has gone.
         stopped(exchange)
@@ -76,6 +85,10 @@ def _fail(exchange: Exchange, text: str) -> None:
 def stopped(exchange: Exchange) -> None:
     """The handler was cancelled, never called, or has failed after it had begun."""
     connection = exchange.connection
+    if exchange.phase is Phase.RESPONDED:
+        _log.warning("%s: cancelled after its response (%s)", describe(exchange), exchange.reason)
+        connection.release(exchange)
+        return
     reason = exchange.reason
     if reason is None and not exchange.failed:
         # The handler's own doing, through the scope.

@@ -12,7 +12,7 @@ from trifcgi.observe.instrument import Outcome, StopReason
 from trifcgi.protocol import Role
 from trifcgi.request import Params, Request
 from trifcgi.server.body import Body
-from trifcgi.server.streams import ErrorStream, RequestStream, Stdout
+from trifcgi.server.streams import ErrorStream, Input, Stdout
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -41,6 +41,7 @@ class Phase(enum.Enum):
     PARAMS = "params"  # its params are not whole
     QUEUED = "queued"  # waits for a task of its connection
     RUNNING = "running"  # its handler has been called
+    RESPONDED = "responded"  # the front end has all it gets; the handler goes on
     ENDED = "ended"
 
 
@@ -119,8 +120,8 @@ class Exchange(Request):
         self.scope_spent = False
         self.body = Body()
         self._data: Body | None = None
-        self._stdin_stream: RequestStream | None = None
-        self._data_stream: RequestStream | None = None
+        self._stdin_stream: Input | None = None
+        self._data_stream: Input | None = None
         self._stdout: Stdout | None = None
         self._abort_event: trio.Event | None = None
         self._reader: trio.lowlevel.Task | None = None
@@ -140,17 +141,17 @@ class Exchange(Request):
     # What the handler sees
 
     @property
-    def stdin(self) -> RequestStream:
+    def stdin(self) -> Input:
         stream = self._stdin_stream
         if stream is None:
-            stream = self._stdin_stream = RequestStream(self, self.body)
+            stream = self._stdin_stream = Input(self, self.body)
         return stream
 
     @property
-    def data(self) -> RequestStream:
+    def data(self) -> Input:
         stream = self._data_stream
         if stream is None:
-            stream = self._data_stream = RequestStream(self, self.data_body)
+            stream = self._data_stream = Input(self, self.data_body)
         return stream
 
     @property
@@ -230,7 +231,7 @@ class Exchange(Request):
         for input or for the abort returns normally, and then cancel it after the grace.
         Every other reason cancels at once.
         """
-        if self.phase is Phase.ENDED:
+        if self.phase is Phase.ENDED or (self.phase is Phase.RESPONDED and reason in _GONE):
             return
         if self.reason is None:
             self.reason = reason
@@ -317,7 +318,7 @@ class Exchange(Request):
         """Raise what a stream has to raise once nobody takes this request's output."""
         if self.aborted_:
             raise trio.BrokenResourceError("the front end has aborted this request or is gone")
-        if self.phase is Phase.ENDED:
+        if self.phase is Phase.ENDED or self.phase is Phase.RESPONDED:
             raise trio.ClosedResourceError("this request has ended")
         if self.stdout_closed:
             raise trio.ClosedResourceError("this request's stdout is closed")
@@ -366,6 +367,16 @@ class Exchange(Request):
         finally:
             self.blocked += self.connection.plane.now() - began
 
+    def end_early(self) -> None:
+        """End the request on the wire while its handler goes on."""
+        if self.head is None or self.phase is not Phase.RUNNING or self.aborted_:
+            return
+        self.phase = Phase.RESPONDED
+        self.connection.end_early(self)
+        self.body.close()
+        self.data_body.close()
+        self.input_arrived()
+
     def close_stdout(self) -> None:
         """The handler has no more response to give."""
         if self.head is not None and not self.stdout_closed and not self.aborted_:
@@ -402,9 +413,9 @@ class Exchange(Request):
         self.phase = Phase.ENDED
         self.scope = None
         self.coroutine = None
-        self.body.discard()
+        self.body.close()
         if self._data is not None:
-            self._data.discard()
+            self._data.close()
         if self._abort_event is not None and not self._abort_event.is_set():
             self.aborted_ = True
             self._abort_event.set()

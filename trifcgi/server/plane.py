@@ -150,8 +150,8 @@ class DataPlane:
         return list(self._open)
 
     def exchanges(self) -> list[Exchange]:
-        """The requests that have begun and not ended, oldest first."""
-        found = [exchange for c in self._open for exchange in c.exchanges.values()]
+        """The requests that have begun and whose handlers have not ended, oldest first."""
+        found = [e for c in self._open for e in (*c.exchanges.values(), *c.trailing)]
         return sorted(found, key=attrgetter("number"))
 
     def now(self) -> float:
@@ -237,7 +237,7 @@ class DataPlane:
     async def _drain(self) -> None:
         with trio.move_on_after(self.timeouts.grace):
             await self._wait_empty()
-        late = [exchange for c in self._open for exchange in c.exchanges.values()]
+        late = self.exchanges()
         self.cut_by_drain = len(late)
         for exchange in late:
             _log.warning(
@@ -289,11 +289,14 @@ class DataPlane:
         exchange.connection.arm(exchange.deadline)
 
     def request_over(self, exchange: Exchange, app_status: int, now: float) -> None:
-        """A request has ended, whichever way."""
+        """A request has ended for its front end, whichever way."""
+        self.observers.request_ended(exchange, app_status, now)
+
+    def handler_done(self, exchange: Exchange) -> None:
+        """A request's handler has returned, or was never called: its place is free."""
         if exchange.admitted:
             exchange.admitted = False
             self.running -= 1
-        self.observers.request_ended(exchange, app_status, now)
 
 
 def _number(text: bytes) -> int:

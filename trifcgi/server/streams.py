@@ -6,13 +6,13 @@ import trio
 
 from trifcgi.cgi import complete_head, end_of_head, is_bodyless
 from trifcgi.errors import ResponseError
-from trifcgi.request import ResponseStream
+from trifcgi.request import RequestStream, ResponseStream
 
 if TYPE_CHECKING:
     from trifcgi.server.body import Body
     from trifcgi.server.exchange import Exchange
 
-__all__ = ["ErrorStream", "RequestStream", "Stdout"]
+__all__ = ["ErrorStream", "Input", "Stdout"]
 
 _Buffer = bytes | bytearray | memoryview
 
@@ -25,15 +25,18 @@ _MAX_HEAD = 128 * 1024
 _STRIDE = 256 * 1024
 
 
-class RequestStream(trio.abc.ReceiveStream):
+class Input(RequestStream):
     """``Request.stdin`` and ``Request.data``: a body, with the window that bounds it."""
 
-    __slots__ = ("_body", "_closed", "_exchange")
+    __slots__ = ("_body", "_exchange")
 
     def __init__(self, exchange: "Exchange", body: "Body") -> None:
         self._exchange = exchange
         self._body = body
-        self._closed = False
+
+    @property
+    def ended(self) -> bool:
+        return self._body.ended and not self._body
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """Return the next bytes, or ``b""`` after the last.
@@ -52,10 +55,10 @@ class RequestStream(trio.abc.ReceiveStream):
         """
         if max_bytes is not None and max_bytes < 1:
             raise ValueError(f"max_bytes must be at least 1, not {max_bytes}")
-        if self._closed:
-            raise trio.ClosedResourceError("this request stream is closed")
         body = self._body
         while not body:
+            if body.closed:
+                raise trio.ClosedResourceError("this request stream is closed")
             if body.ended:
                 return b""
             if self._exchange.aborted:
@@ -66,9 +69,12 @@ class RequestStream(trio.abc.ReceiveStream):
         return data
 
     async def aclose(self) -> None:
-        """Stop reading: what is here and what still comes is thrown away."""
-        self._closed = True
-        self._body.discard()
+        """Stop reading: what is here and what still comes is thrown away.
+
+        A task that waits in :meth:`receive_some` gets ``trio.ClosedResourceError``.
+        """
+        self._body.close()
+        self._exchange.input_arrived()
         self._exchange.body_taken()
         await trio.lowlevel.checkpoint()
 
@@ -172,6 +178,9 @@ class Stdout(ResponseStream):
         """
         self._exchange.close_stdout()
         await trio.lowlevel.checkpoint()
+
+    def end(self) -> None:
+        self._exchange.end_early()
 
 
 class ErrorStream(trio.abc.SendStream):

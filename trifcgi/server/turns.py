@@ -71,7 +71,7 @@ class Turns:
         if self._parked:
             self._waking = True
             trio.lowlevel.reschedule(self._parked.pop())
-        elif self._nursery is not None and self._queue:
+        elif self._nursery is not None and (self._queue or self._connection.over):
             self._waking = True
             self._nursery.start_soon(self._work, name="trifcgi request")
 
