@@ -187,6 +187,7 @@ class Worker:
         try:
             yield AccessLog(file, self._configuration.log_format)
         finally:
+            self._access_log = None  # a signal that comes now finds nothing to reopen
             file.close()
 
     async def _open_listeners(self, stack: contextlib.AsyncExitStack) -> list[Listener]:
