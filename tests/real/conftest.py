@@ -89,7 +89,8 @@ def deployment(ports: PortBlock) -> Iterator[Deployment]:
 
 
 @pytest.fixture
-def site(request: pytest.FixtureRequest, deployment: Deployment) -> Site:
+def site(request: pytest.FixtureRequest, deployment: Deployment) -> Iterator[Site]:
     """The site that a test's parameters name (see ``deployment.sites``)."""
     set_up, app = request.param
-    return deployment.site(set_up, app)
+    yield deployment.site(set_up, app)
+    deployment.check_alive(set_up)

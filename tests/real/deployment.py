@@ -100,10 +100,19 @@ class Deployment:
 
     def site(self, set_up: str, app: str) -> Site:
         """One site, with its front end started."""
-        (front_end,) = (each for each in FRONT_ENDS if _SET_UPS[set_up] in each.set_ups)
+        front_end = _front_end_of(set_up)
         if front_end.name not in self.running:
             self._start(front_end)
         return self.served[set_up, app]
+
+    def check_alive(self, set_up: str) -> None:
+        """Fail if a set-up's front end has died; the next test gets a new one."""
+        front_end = _front_end_of(set_up)
+        process = self.running[front_end.name]
+        if process.returncode is not None:
+            del self.running[front_end.name]
+            process.kill()
+            pytest.fail(f"{process.name} died with status {process.returncode}", pytrace=False)
 
     def _start(self, front_end: FrontEnd) -> None:
         directory = self.directory / front_end.name
@@ -124,18 +133,17 @@ class Deployment:
         self.served |= {(site.set_up.name, site.app): site for site in front_end_sites}
 
     def stop(self) -> None:
-        """Stop the front ends, then the applications; all must have lived until now."""
+        """Stop the front ends, then the applications."""
         with contextlib.ExitStack() as steps:
             for serving in self.servings.values():
                 steps.callback(serving.finish)
             for process in self.running.values():
-                steps.callback(_stop_front_end, process)
+                steps.callback(process.stop)
 
 
-def _stop_front_end(process: PrivateProcess) -> None:
-    died = process.returncode
-    process.stop()
-    assert died is None, f"{process.name} had died:\n{process.read_log()}"
+def _front_end_of(set_up: str) -> FrontEnd:
+    (front_end,) = (each for each in FRONT_ENDS if _SET_UPS[set_up] in each.set_ups)
+    return front_end
 
 
 _NO_UPSTREAM = Upstream(0, Path("/nonexistent"))

@@ -4,7 +4,7 @@ import contextlib
 import http.client
 import socket
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import attrs
 
@@ -55,6 +55,7 @@ def open_exchange(
     headers: Headers = (),
     body: bytes | Iterable[bytes] | None = None,
     length: int | None = None,
+    once_connected: Callable[[], object] | None = None,
     timeout: float = 20,
 ) -> Iterator[http.client.HTTPConnection]:
     """Send a request, and close its connection at the end of the block.
@@ -66,10 +67,14 @@ def open_exchange(
         headers: more headers.
         body: whole, or in pieces, which go chunked.
         length: the Content-Length to announce for a body that the block sends by itself.
+        once_connected: called between connecting and sending.
         timeout: the longest silence, in seconds.
     """
     connection = http.client.HTTPConnection("127.0.0.1", origin.port, timeout=timeout)
     with contextlib.closing(connection):
+        if once_connected is not None:
+            connection.connect()
+            once_connected()
         connection.putrequest(
             method, origin.prefix + target, skip_host=True, skip_accept_encoding=True
         )
