@@ -13,7 +13,8 @@ Each has these paths:
 ``/upload``
     length and hash of the body, as JSON.
 ``/events?key=K``
-    an event stream: the first event, and after ``/release?key=K`` the second.
+    an event stream: the first event, and after ``/release?key=K`` the second; with ``cut``
+    an error in its place.
 ``/wait?key=K``, ``/endless?key=K``, ``/slurp?key=K``
     never answers; never stops to; reads the body. ``/outcome?key=K`` tells once how it ended,
     ``/begun?key=K`` returns when it is under way.

@@ -106,11 +106,13 @@ def upload() -> str:
 
 @app.route("/events")
 def events() -> Response:
-    story = this_story()
+    story, cut = this_story(), "cut" in request.args
 
     def body() -> Iterator[bytes]:
         yield b"data: first\n\n"
         story.released.wait(30)
+        if cut:
+            raise RuntimeError("raised between two events")
         yield b"data: second\n\n"
 
     return Response(body(), mimetype="text/event-stream", headers={"x-accel-buffering": "no"})

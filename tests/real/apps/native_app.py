@@ -107,6 +107,8 @@ EVENT_STREAM = b"Content-Type: text/event-stream\r\nX-Accel-Buffering: no\r\n\r\
 async def events(request: trifcgi.Request) -> None:
     await request.stdout.send_all(EVENT_STREAM + b"data: first\n\n")
     await story_of(request).released.wait()
+    if "cut" in query_of(request):
+        raise RuntimeError("raised between two events")
     await request.stdout.send_all(b"data: second\n\n")
 
 

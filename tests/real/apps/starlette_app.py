@@ -101,6 +101,8 @@ async def events(request: Request) -> Response:
     async def body() -> AsyncIterator[bytes]:
         yield b"data: first\n\n"
         await story.released.wait()
+        if "cut" in request.query_params:
+            raise RuntimeError("raised between two events")
         yield b"data: second\n\n"
 
     return StreamingResponse(

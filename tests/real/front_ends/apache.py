@@ -104,7 +104,9 @@ def _start(directory: Path, sites: Sequence[Site]) -> PrivateProcess:
     configuration.write_text(
         f"ServerRoot {directory}\nServerName {HOST}\nPidFile {directory}/apache.pid\n"
         f"DefaultRuntimeDir {directory}\nMutex file:{directory} default\n{modules}"
-        f"ErrorLog {error_log}\nLogLevel warn\nTimeout 60\n"
+        # With KeepAlive, Apache shows that a reply was cut only when it gives up waiting for
+        # the client's next request.
+        f"ErrorLog {error_log}\nLogLevel warn\nTimeout 60\nKeepAlive Off\n"
         f"StartServers 1\nServerLimit 2\nThreadsPerChild 32\nMaxRequestWorkers 64\n"
         f"FcgidIPCDir {directory}/fcgid\nFcgidProcessTableFile {directory}/fcgid.shm\n"
         "FcgidMaxRequestLen 104857600\nFcgidOutputBufferSize 0\n"
