@@ -7,7 +7,7 @@ from pathlib import Path
 import attrs
 import pytest
 
-from tests.real.front_ends import APPS, FrontEnd, Site, Upstream
+from tests.real.front_ends import APPS, FrontEnd, SetUp, Site, Upstream
 from tests.real.front_ends.apache import APACHE
 from tests.real.front_ends.caddy import CADDY
 from tests.real.front_ends.haproxy import HAPROXY
@@ -118,19 +118,23 @@ class Deployment:
         directory = self.directory / front_end.name
         directory.mkdir(exist_ok=True)
         front_end_sites = [
-            Site(
-                set_up=set_up,
-                app=app,
-                port=self.ports.take(),
-                root=self.script_root,
-                upstream=self.upstreams.get((app, set_up.mount), _NO_UPSTREAM),
-                launcher=self._launcher(app),
-            )
+            # One that has died is started again on the same ports.
+            self.served.get((set_up.name, app)) or self._plan(set_up, app)
             for set_up in front_end.set_ups
             for app in set_up.apps
         ]
         self.running[front_end.name] = front_end.start(directory, front_end_sites)
         self.served |= {(site.set_up.name, site.app): site for site in front_end_sites}
+
+    def _plan(self, set_up: SetUp, app: str) -> Site:
+        return Site(
+            set_up=set_up,
+            app=app,
+            port=self.ports.take(),
+            root=self.script_root,
+            upstream=self.upstreams.get((app, set_up.mount), _NO_UPSTREAM),
+            launcher=self._launcher(app),
+        )
 
     def stop(self) -> None:
         """Stop the front ends, then the applications."""
