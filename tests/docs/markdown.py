@@ -2,7 +2,7 @@
 
 import functools
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import attrs
@@ -82,21 +82,29 @@ class Page:
 
     def table(self, heading: str) -> list[list[str]]:
         """The cells of the first table below a heading, without its head row."""
-        lines = iter(self.prose)
-        for line in lines:
+        for number, line in enumerate(self.prose):
             found = _HEADING.match(line)
             if found is not None and found[1].replace("`", "") == heading:
-                break
-        else:
-            raise LookupError(f"{self.name} has no heading {heading!r}")
-        rows: list[list[str]] = []
-        for line in lines:
-            if line.startswith("|"):
-                cells = re.split(r"(?<!\\)\|", line.strip()[1:-1])
-                rows.append([cell.strip().replace("\\|", "|") for cell in cells])
-            elif rows or line.startswith("#"):
-                break
-        return rows[2:]
+                return _rows(self.prose[number + 1 :])
+        raise LookupError(f"{self.name} has no heading {heading!r}")
+
+    def rows(self, head: str) -> list[list[str]]:
+        """The cells of the table whose head row begins so."""
+        for number, line in enumerate(self.prose):
+            if line.startswith(head):
+                return _rows(self.prose[number:])
+        raise LookupError(f"{self.name} has no table {head!r}")
+
+
+def _rows(lines: Sequence[str]) -> list[list[str]]:
+    rows: list[list[str]] = []
+    for line in lines:
+        if line.startswith("|"):
+            cells = re.split(r"(?<!\\)\|", line.strip()[1:-1])
+            rows.append([cell.strip().replace("\\|", "|") for cell in cells])
+        elif rows or line.startswith("#"):
+            break
+    return rows[2:]
 
 
 def _anchor(heading: str) -> str:

@@ -89,7 +89,7 @@ def parse_arguments(
     Returns:
         the configuration of a ``run`` or ``check``.
     """
-    if arguments == ["--version"]:
+    if arguments in (["--version"], ["--help"]):
         return None
     name, *rest = arguments
     assert isinstance(cli, click.Group)

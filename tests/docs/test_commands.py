@@ -12,7 +12,7 @@ from tests.docs.workspace import Workspace
 
 # What readers do to their machines; that it is sound shell is all that is tested.
 _NOT_RUN = {
-    ".venv/bin/pip", "cp", "curl", "kill", "mv", "nginx", "python3", "sudo", "systemctl", "systemd-socket-activate",
+    ".venv/bin/pip", "curl", "nginx", "python3", "sudo",
 }  # fmt: skip
 
 WITH_COMMANDS = [page for page in PAGES if page.code("console")]

@@ -69,7 +69,9 @@ def _nginx_configuration(block: Block, workspace: Workspace) -> str:
     for statement in statements(text):
         name = statement.split("\n")[-1].split()[0] if statement.startswith("#") else statement
         name = re.split(r"[\s;{]", name)[0]
-        level = next((level for level, names in _NGINX_LEVELS.items() if name in names), "location")
+        level = next(
+            (level for level, names in _NGINX_LEVELS.items() if name in names), "location"
+        )
         parts[level].append(statement)
     if any(part.startswith("http") for part in parts["main"]):
         assert not parts["http"] + parts["server"] + parts["location"]
@@ -89,7 +91,10 @@ def test_nginx_takes_it(block: Block, workspace: Workspace) -> None:
         shutil.copy(Path("/etc/nginx") / name, workspace.directory)
     (workspace.directory / "nginx.conf").write_text(_nginx_configuration(block, workspace))
     directory = str(workspace.directory)
-    check([nginx, "-t", "-q", "-e", "stderr", "-p", directory, "-c", "nginx.conf"], workspace.directory)
+    check(
+        [nginx, "-t", "-q", "-e", "stderr", "-p", directory, "-c", "nginx.conf"],
+        workspace.directory,
+    )
 
 
 @blocks("apache")

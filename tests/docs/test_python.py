@@ -6,6 +6,7 @@ Its ``test_…`` functions pass, its ``app`` answers a request, its ``main`` ser
 import importlib
 import inspect
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -41,7 +42,10 @@ def _tests(module: ModuleType, block: Block, workspace: Workspace) -> bool:
         clock = trio.testing.MockClock(autojump_threshold=0)
         arguments = [clock for name in inspect.signature(test).parameters]
         assert list(inspect.signature(test).parameters) in ([], ["autojump_clock"])
-        trio.run(test, *arguments, clock=clock if arguments else None)
+        if inspect.iscoroutinefunction(test):
+            trio.run(test, *arguments, clock=clock if arguments else None)
+        else:
+            test()
     return bool(tests)
 
 
@@ -92,6 +96,34 @@ async def _retried(connect: Callable[[], Awaitable[trio.abc.Stream]]) -> trio.ab
             return await connect()
         except OSError:
             await trio.sleep(0.01)
+
+
+def test_the_graceful_stop_lets_a_request_finish(workspace: Workspace) -> None:
+    (block,) = (block for block in BLOCKS if block.file == "graceful.py")
+    workspace.write_block(block)
+    module = importlib.import_module("graceful")
+    stop, stopped = trio.Event(), trio.Event()
+
+    async def serve() -> None:
+        await module.serve_until(stop)
+        stopped.set()
+
+    async def ask() -> None:
+        with trio.fail_after(_PATIENCE):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(serve)
+                port = workspace.port("9000")
+                stream = await _retried(partial(trio.open_tcp_stream, "127.0.0.1", port))
+                async with trifcgi.Client(stream) as client, client.open(params("/")) as exchange:
+                    # Enough of a round trip for the request to have begun.
+                    await client.get_values([])
+                    stop.set()
+                    assert (await exchange.response()).status == 200
+                    assert await exchange.stdout.receive_some() == b"Hello!\n"
+                    await exchange.wait_ended()
+                await stopped.wait()
+
+    trio.run(ask)
 
 
 def _ask(module: ModuleType, block: Block, workspace: Workspace) -> bool:

@@ -52,7 +52,9 @@ class Session:
                 printed = self._call([TRIFCGI, *command.words[1:]])
                 expected = command.output
             case ["nginx", *arguments]:
-                printed = self._start(command, [require("nginx"), *_as_ourselves(), *arguments], None)
+                printed = self._start(
+                    command, [require("nginx"), *_as_ourselves(), *arguments], None
+                )
             case ["trifcgi", *arguments]:
                 printed = self._call([TRIFCGI, *arguments])
             case ["curl", *arguments]:
@@ -61,7 +63,8 @@ class Session:
                 return
         self.ran += 1
         assert matches(expected, printed), (
-            f"{command.where}: {command.text}\n--- the page says\n{expected}\n--- it prints\n{printed}"
+            f"{command.where}: {command.text}\n"
+            f"--- the page says\n{expected}\n--- it prints\n{printed}"
         )
 
     def _start(self, command: Command, words: list[str], ready: str | None) -> str:
