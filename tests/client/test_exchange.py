@@ -72,7 +72,8 @@ async def test_a_cancel_while_the_head_comes_loses_nothing(autojump_clock: objec
 
 
 @pytest.mark.parametrize(
-    "output", [b"", b"Status: 200", b"no header\r\n\r\n", b"Status: 99\r\n\r\n", b"A: b\rC\r\n\r\n"]
+    "output",
+    [b"", b"Status: 200", b"no header\r\n\r\n", b"Status: 99\r\n\r\n", b"A: b\rC\r\n\r\n"],
 )
 async def test_output_without_a_head_is_a_response_error(output: bytes) -> None:
     async with connected() as (client, application), client.open({}) as exchange:
@@ -194,34 +195,41 @@ async def test_streams_are_closed_once_the_exchange_was_left() -> None:
 
 
 async def test_one_task_at_a_time_may_use_a_stream(autojump_clock: object) -> None:
-    async with connected() as (client, _), client.open({}) as exchange:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(exchange.stdout.receive_some)
-            await trio.testing.wait_all_tasks_blocked()
-            with pytest.raises(trio.BusyResourceError):
-                await exchange.stdout.receive_some()
-            with pytest.raises(trio.BusyResourceError):
-                await exchange.response()
-            nursery.cancel_scope.cancel()
+    async with (
+        connected() as (client, _),
+        client.open({}) as exchange,
+        trio.open_nursery() as nursery,
+    ):
+        nursery.start_soon(exchange.stdout.receive_some)
+        await trio.testing.wait_all_tasks_blocked()
+        with pytest.raises(trio.BusyResourceError):
+            await exchange.stdout.receive_some()
+        with pytest.raises(trio.BusyResourceError):
+            await exchange.response()
+        nursery.cancel_scope.cancel()
 
 
 async def test_a_slow_reader_holds_the_connection_and_memory_stays_bounded() -> None:
     window = 100_000
-    async with connected(window=window) as (client, application):
-        async with client.open({}) as slow, client.open({}) as other:
-            for _ in range(40):
-                await application.send(stdout(1, bytes(10_000)))
-            await application.send(answer(2))
-            await trio.testing.wait_all_tasks_blocked()
-            assert window < slow.stdout.size <= window + 65536
-            assert not other.over
-            received = 0
-            while not other.over:
-                received += len(await slow.stdout.receive_some())
-            await application.send(end(1))
-            async for chunk in slow.stdout:
-                received += len(chunk)
-            assert received == 400_000
+    async with (
+        connected(window=window) as (client, application),
+        client.open({}) as slow,
+        client.open({}) as other,
+    ):
+        for _ in range(40):
+            await application.send(stdout(1, bytes(10_000)))
+        await application.send(answer(2))
+        await trio.testing.wait_all_tasks_blocked()
+        assert window < slow.stdout.size <= window + 65536
+        held_up = not other.over
+        assert held_up
+        received = 0
+        while not other.over:
+            received += len(await slow.stdout.receive_some())
+        await application.send(end(1))
+        async for chunk in slow.stdout:
+            received += len(chunk)
+        assert received == 400_000
 
 
 async def test_leaving_a_slow_exchange_frees_its_neighbours() -> None:
@@ -278,35 +286,41 @@ async def test_an_upload_to_a_server_that_does_not_read_stays_bounded(
 async def test_uploads_take_turns() -> None:
     near, far = trio.testing.lockstep_stream_pair()
     application = Application(far)
-    async with Client(near, abort_timeout=0) as client:
-        async with client.open({}) as one, client.open({}) as two:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(one.stdin.send_all, bytes(4_000_000))
-                nursery.start_soon(two.stdin.send_all, bytes(100_000))
-                received = {1: 0, 2: 0}
-                while received[2] < 100_000:
-                    record = await application.receive()
-                    assert record is not None
-                    if record.kind == raw.STDIN:
-                        received[record.request_id] += len(record.content)
-                assert received[1] < 500_000
-                nursery.cancel_scope.cancel()
-            await trio.aclose_forcefully(far)
+    async with (
+        Client(near, abort_timeout=0) as client,
+        client.open({}) as one,
+        client.open({}) as two,
+    ):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(one.stdin.send_all, bytes(4_000_000))
+            nursery.start_soon(two.stdin.send_all, bytes(100_000))
+            received = {1: 0, 2: 0}
+            while received[2] < 100_000:
+                record = await application.receive()
+                assert record is not None
+                if record.kind == raw.STDIN:
+                    received[record.request_id] += len(record.content)
+            assert received[1] < 500_000
+            nursery.cancel_scope.cancel()
+        await trio.aclose_forcefully(far)
 
 
 async def test_a_blocked_upload_ends_when_its_request_does() -> None:
     near, far = trio.testing.lockstep_stream_pair()
     application = Application(far)
-    async with Client(near, abort_timeout=0) as client, client.open({}) as exchange:
-        async with trio.open_nursery() as nursery:
+    async with (
+        Client(near, abort_timeout=0) as client,
+        client.open({}) as exchange,
+        trio.open_nursery() as nursery,
+    ):
 
-            async def upload() -> None:
-                with pytest.raises(trio.BrokenResourceError):
-                    await exchange.stdin.send_all(bytes(10_000_000))
+        async def upload() -> None:
+            with pytest.raises(trio.BrokenResourceError):
+                await exchange.stdin.send_all(bytes(10_000_000))
 
-            nursery.start_soon(upload)
-            await application.receive()
-            await application.send(answer(1))
+        nursery.start_soon(upload)
+        await application.receive()
+        await application.send(answer(1))
 
 
 async def test_a_caller_may_reuse_its_buffer_after_send_all() -> None:
@@ -354,5 +368,6 @@ async def test_bytes_that_are_not_fastcgi_fail_an_exchange() -> None:
         await application.send(b"HTTP/1.1 200 OK\r\n\r\n")
         with pytest.raises(ProtocolError):
             await exchange.response()
-        assert await application.stream.receive_some(1 << 20)
-        assert await application.stream.receive_some() == b""
+        with trio.fail_after(5):
+            while await application.stream.receive_some():
+                pass

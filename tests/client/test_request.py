@@ -146,7 +146,7 @@ async def test_params_may_be_pairs_of_bytes_that_repeat(nursery: trio.Nursery) -
 async def test_params_of_another_type_are_refused_before_anything_is_sent() -> None:
     async with connected() as (client, application):
         with pytest.raises(TypeError, match="str or bytes"):
-            await client.request({"A": 1})  # type: ignore[dict-item]
+            await client.request({"A": 1})  # type: ignore[arg-type]
         with trio.move_on_after(0.01) as scope:
             await application.receive()
         assert scope.cancelled_caught

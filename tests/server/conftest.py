@@ -17,9 +17,17 @@ import trio.testing
 import trifcgi
 from tests.server.raw import RawFrontEnd
 from trifcgi.observe.instrument import Instrument
+from trifcgi.server import UnixListener
 from trifcgi.testing import MemoryServer
 
 Connect = Callable[[], Awaitable[trio.abc.Stream]]
+
+
+Pair = Callable[[], tuple[trio.abc.Stream, trio.abc.Stream]]
+MEMORY_PAIRS: dict[str, Pair] = {
+    "memory": trio.testing.memory_stream_pair,
+    "lockstep": trio.testing.lockstep_stream_pair,
+}
 
 
 class Served:
@@ -84,24 +92,22 @@ def _serve_over(transport: str, directory: Path) -> Serve:
         timeouts: trifcgi.Timeouts | None = None,
         instruments: Sequence[Instrument] = (),
     ) -> AsyncGenerator[Served]:
-        if transport in ("memory", "lockstep"):
-            pair = {
-                "memory": trio.testing.memory_stream_pair,
-                "lockstep": trio.testing.lockstep_stream_pair,
-            }[transport]
+        if transport in MEMORY_PAIRS:
             server = MemoryServer(
                 handler, limits=limits, timeouts=timeouts, instruments=instruments
             )
 
             async def connect_memory() -> trio.abc.Stream:
-                return server.connect(pair)
+                return server.connect(MEMORY_PAIRS[transport])
 
             async with server:
                 with trio.fail_after(_patience()):
                     yield Served(connect_memory, transport)
             return
 
-        async def run(task_status: trio.TaskStatus[list[trio.SocketListener]]) -> None:
+        async def run(
+            task_status: trio.TaskStatus[Sequence[trio.SocketListener | UnixListener]],
+        ) -> None:
             if transport == "tcp":
                 await trifcgi.serve_tcp(
                     handler, 0, host="127.0.0.1", limits=limits, timeouts=timeouts,

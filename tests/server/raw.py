@@ -91,7 +91,7 @@ def head(request_id: int = 1, *, role: int = RESPONDER, keep: bool = True, **mor
 
 def get(request_id: int = 1, *, keep: bool = True, **more: str) -> bytes:
     """A whole request without a body."""
-    return head(request_id, keep=keep, **more) + stdin(request_id)
+    return head(request_id, role=RESPONDER, keep=keep, **more) + stdin(request_id)
 
 
 def abort(request_id: int = 1) -> bytes:

@@ -39,21 +39,20 @@ async def test_without_keep_connection_a_long_answer_arrives_whole(serve: Serve)
 
 async def test_without_keep_connection_an_early_answer_arrives_whole(serve: Serve) -> None:
     """The peer still sends its body while we close: a reset would eat the answer."""
-    async with serve(hello) as server, server.raw() as front_end:
-        async with trio.open_nursery() as nursery:
+    async with serve(hello) as server, server.raw() as front_end, trio.open_nursery() as nursery:
 
-            async def upload() -> None:
-                try:
-                    await front_end.send(raw.head(keep=False, REQUEST_METHOD="POST"))
-                    for _ in range(30):
-                        await front_end.send(raw.stdin(content=bytes(60_000)))
-                    await front_end.send(raw.stdin())
-                except trio.BrokenResourceError:
-                    pass
+        async def upload() -> None:
+            try:
+                await front_end.send(raw.head(keep=False, REQUEST_METHOD="POST"))
+                for _ in range(30):
+                    await front_end.send(raw.stdin(content=bytes(60_000)))
+                await front_end.send(raw.stdin())
+            except trio.BrokenResourceError:
+                pass
 
-            nursery.start_soon(upload)
-            assert (await front_end.answer()).body == b"hello"
-            nursery.cancel_scope.cancel()
+        nursery.start_soon(upload)
+        assert (await front_end.answer()).body == b"hello"
+        nursery.cancel_scope.cancel()
 
 
 async def test_one_request_without_keep_connection_lets_its_neighbours_finish(

@@ -18,11 +18,18 @@ from trifcgi import (
     Role,
     Timeouts,
 )
+from trifcgi.client import Exchange
 from trifcgi.testing import params
 
 CUT = (ConnectionLost, ProtocolError)
 """How a client learns that a response is not whole: the connection ends, over sockets with bytes
 that no front end can take for a record."""
+
+
+async def read_on(exchange: Exchange) -> None:
+    """Read the output to its end."""
+    while await exchange.stdout.receive_some():
+        pass
 
 
 async def fail(request: Request) -> None:
@@ -81,8 +88,7 @@ async def test_an_app_that_raises_after_it_began_cuts_the_response(
             assert (await exchange.response()).status == 200
             begun.set()
             with pytest.raises(CUT):
-                while await exchange.stdout.receive_some():
-                    pass
+                await read_on(exchange)
         assert not client.usable
     assert any("too late" in str(line.exc_info) for line in caplog.records if line.exc_info)
 
@@ -147,25 +153,29 @@ async def test_a_passed_request_timeout_is_a_504(
     memory_serve: Serve, autojump_clock: object
 ) -> None:
     app = Recorder(sleep)
-    async with memory_serve(app, timeouts=Timeouts(request_timeout=5)) as server:
-        async with server.client() as client:
-            start = trio.current_time()
-            response = await client.request(params())
-            assert response.status == 504
-            assert 5 <= trio.current_time() - start <= 6
-            assert client.usable
+    async with (
+        memory_serve(app, timeouts=Timeouts(request_timeout=5)) as server,
+        server.client() as client,
+    ):
+        start = trio.current_time()
+        response = await client.request(params())
+        assert response.status == 504
+        assert 5 <= trio.current_time() - start <= 6
+        assert client.usable
     assert isinstance(app.error, trio.Cancelled)
 
 
 async def test_a_request_timeout_after_the_head_cuts_the_response(
     memory_serve: Serve, autojump_clock: object
 ) -> None:
-    async with memory_serve(sleep_begun, timeouts=Timeouts(request_timeout=5)) as server:
-        async with server.client() as client, client.open(params()) as exchange:
-            await exchange.response()
-            with pytest.raises(CUT):
-                while await exchange.stdout.receive_some():
-                    pass
+    async with (
+        memory_serve(sleep_begun, timeouts=Timeouts(request_timeout=5)) as server,
+        server.client() as client,
+        client.open(params()) as exchange,
+    ):
+        await exchange.response()
+        with pytest.raises(CUT):
+            await read_on(exchange)
 
 
 async def test_a_body_past_the_limit_is_a_413(serve: Serve) -> None:
@@ -190,11 +200,10 @@ async def test_a_declared_length_past_the_limit_is_a_413_before_the_body(serve: 
 
 
 async def test_a_body_of_unknown_length_past_the_limit_is_a_413(serve: Serve) -> None:
-    async with serve(read_body, limits=Limits(max_body=1000)) as server:
-        async with server.raw() as front_end:
-            await front_end.send(raw.head(REQUEST_METHOD="POST"))
-            await front_end.send(raw.stdin(content=bytes(900)), raw.stdin(content=bytes(101)))
-            assert (await front_end.answer()).status == 413
+    async with serve(read_body, limits=Limits(max_body=1000)) as server, server.raw() as front_end:
+        await front_end.send(raw.head(REQUEST_METHOD="POST"))
+        await front_end.send(raw.stdin(content=bytes(900)), raw.stdin(content=bytes(101)))
+        assert (await front_end.answer()).status == 413
 
 
 async def test_no_body_is_allowed_when_the_limit_is_0(serve: Serve) -> None:
@@ -226,43 +235,52 @@ async def test_params_in_many_records_past_the_limit_are_a_431(serve: Serve) -> 
 
 async def test_too_many_requests_are_a_503_with_retry_after(serve: Serve) -> None:
     app = Recorder(sleep)
-    async with serve(app, limits=Limits(max_requests=1)) as server:
-        async with server.client() as client, server.client() as other:
-            async with client.open(params()):
-                await app.began.wait()
-                response = await other.request(params())
-            assert response.status == 503
-            assert re.fullmatch(r"[0-9]+", response.header("retry-after") or "")
-            assert response.app_status == 0
-            assert response.protocol_status == ProtocolStatus.REQUEST_COMPLETE
+    async with (
+        serve(app, limits=Limits(max_requests=1)) as server,
+        server.client() as client,
+        server.client() as other,
+    ):
+        async with client.open(params()):
+            await app.began.wait()
+            response = await other.request(params())
+        assert response.status == 503
+        assert re.fullmatch(r"[0-9]+", response.header("retry-after") or "")
+        assert response.app_status == 0
+        assert response.protocol_status == ProtocolStatus.REQUEST_COMPLETE
 
 
 async def test_too_many_requests_on_one_connection_are_a_503_too(serve: Serve) -> None:
     app = Recorder(sleep)
-    async with serve(app, limits=Limits(max_requests=1)) as server:
-        async with server.client() as client, client.open(params()):
-            await app.began.wait()
-            response = await client.request(params())
-            assert response.status == 503
-            assert response.header("Retry-After") is not None
+    async with (
+        serve(app, limits=Limits(max_requests=1)) as server,
+        server.client() as client,
+        client.open(params()),
+    ):
+        await app.began.wait()
+        response = await client.request(params())
+        assert response.status == 503
+        assert response.header("Retry-After") is not None
 
 
 async def test_a_place_is_free_again_once_its_request_has_ended(serve: Serve) -> None:
-    async with serve(hello, limits=Limits(max_requests=1)) as server:
-        async with server.client() as client:
-            for _ in range(3):
-                assert (await client.request(params())).status == 200
+    async with serve(hello, limits=Limits(max_requests=1)) as server, server.client() as client:
+        for _ in range(3):
+            assert (await client.request(params())).status == 200
 
 
 @pytest.mark.parametrize("role", [Role.AUTHORIZER, Role.FILTER], ids=str)
 async def test_too_many_requests_of_another_role_are_overloaded(serve: Serve, role: Role) -> None:
     app = Recorder(sleep)
-    async with serve(app, limits=Limits(max_requests=1)) as server:
-        async with server.client() as client, server.client() as other, client.open(params()):
-            await app.began.wait()
-            response = await other.request(params(), role=role)
-            assert response.protocol_status == ProtocolStatus.OVERLOADED
-            assert (response.status, response.body) == (0, b"")
+    async with (
+        serve(app, limits=Limits(max_requests=1)) as server,
+        server.client() as client,
+        server.client() as other,
+        client.open(params()),
+    ):
+        await app.began.wait()
+        response = await other.request(params(), role=role)
+        assert response.protocol_status == ProtocolStatus.OVERLOADED
+        assert (response.status, response.body) == (0, b"")
 
 
 class ResponderOnly:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 import trio
+import trio.lowlevel
 import trio.testing
 
 from tests.server import raw
@@ -21,7 +22,7 @@ async def test_eight_interleaved_requests_get_their_own_answers(serve: Serve) ->
         numbers = range(1, 9)
         await front_end.send(*(raw.begin(number) for number in numbers))
         await front_end.send(*(raw.params(number) for number in numbers))
-        expected = {number: b"" for number in numbers}
+        expected = dict.fromkeys(numbers, b"")
         async with trio.open_nursery() as nursery:
 
             async def send_bodies() -> None:
@@ -41,11 +42,10 @@ async def test_a_slow_request_does_not_stall_the_others(serve: Serve) -> None:
     async def app(request: Request) -> None:
         await (sleep if request.id == 1 else hello)(request)
 
-    async with serve(app) as server, server.client() as client:
-        async with client.open(params()) as slow:
-            for _ in range(20):
-                assert (await client.request(params())).body == b"hello"
-            assert not slow.over
+    async with serve(app) as server, server.client() as client, client.open(params()) as slow:
+        for _ in range(20):
+            assert (await client.request(params())).body == b"hello"
+        assert not slow.over
 
 
 async def test_a_failing_request_does_not_touch_the_others(serve: Serve) -> None:
@@ -74,7 +74,7 @@ async def test_a_cut_response_lets_its_neighbours_finish_first(serve: Serve) -> 
 
     async with serve(app) as server, server.raw() as front_end:
         await front_end.send(raw.get(2), raw.get(1))
-        await trio.sleep(0)
+        await trio.lowlevel.checkpoint()
         go_on.set()
         records = await front_end.rest()
         whole = [record for record in records if record.request_id == 2]
@@ -89,20 +89,19 @@ async def test_an_app_that_never_reads_its_body_stalls_nobody(serve: Serve) -> N
     async def app(request: Request) -> int | None:
         return await (deaf if request.id == 1 else read_body)(request)
 
-    async with serve(app) as server, server.raw() as front_end:
-        async with trio.open_nursery() as nursery:
+    async with serve(app) as server, server.raw() as front_end, trio.open_nursery() as nursery:
 
-            async def send() -> None:
-                await front_end.send(raw.head(1, REQUEST_METHOD="POST"))
-                for _ in range(50):
-                    await front_end.send(raw.stdin(1, bytes(60_000)))
-                await front_end.send(raw.head(2, REQUEST_METHOD="POST"))
-                await front_end.send(raw.stdin(2, b"heard"), raw.stdin(2))
+        async def send() -> None:
+            await front_end.send(raw.head(1, REQUEST_METHOD="POST"))
+            for _ in range(50):
+                await front_end.send(raw.stdin(1, bytes(60_000)))
+            await front_end.send(raw.head(2, REQUEST_METHOD="POST"))
+            await front_end.send(raw.stdin(2, b"heard"), raw.stdin(2))
 
-            nursery.start_soon(send)
-            assert (await front_end.answer(2)).body == b"5"
-            await front_end.send(raw.abort(1))
-            assert (await front_end.answer(1)).protocol_status == raw.COMPLETE
+        nursery.start_soon(send)
+        assert (await front_end.answer(2)).body == b"5"
+        await front_end.send(raw.abort(1))
+        assert (await front_end.answer(1)).protocol_status == raw.COMPLETE
 
 
 async def test_a_body_that_waited_in_a_file_comes_out_as_it_went_in(serve: Serve) -> None:
@@ -202,16 +201,17 @@ async def test_one_huge_chunk_is_not_copied_as_a_whole(traced: None) -> None:
 
 
 @pytest.mark.parametrize("size", [1, 60_000])
-async def test_an_upload_to_an_app_that_does_not_read_stays_small(
-    traced: None, size: int
-) -> None:
+async def test_an_upload_to_an_app_that_does_not_read_stays_small(traced: None, size: int) -> None:
     app = Recorder(sleep)
     near, far = trio.testing.lockstep_stream_pair()
     async with DataPlane(app) as plane, trio.open_nursery() as nursery:
         nursery.start_soon(plane.serve_stream, far)
         await near.send_all(raw.head(REQUEST_METHOD="POST"))
         await app.began.wait()
-        piece = b"".join(raw.stdin(content=bytes(size)) for _ in range((480_000 if size > 1 else 150_000) // (size + 8)))
+        piece = b"".join(
+            raw.stdin(content=bytes(size))
+            for _ in range((480_000 if size > 1 else 150_000) // (size + 8))
+        )
         before, _ = tracemalloc.get_traced_memory()
         for _ in range(20 if size > 1 else 1):
             await near.send_all(piece)

@@ -220,8 +220,8 @@ async def test_a_truncated_body_never_looks_whole(serve: Serve) -> None:
     async def app(request: Request) -> None:
         try:
             with trio.CancelScope(shield=True):
-                async for chunk in request.stdin:
-                    got.append(chunk)
+                while chunk := await request.stdin.receive_some():
+                    got.append(bytes(chunk))
         except trio.BrokenResourceError:
             got.append(b"<broken>")
         ended.set()
@@ -289,10 +289,11 @@ async def test_a_waiter_for_the_abort_returns_though_the_scope_is_cancelled(serv
     order: list[str] = []
 
     async def app(request: Request) -> None:
-        assert not request.aborted
+        states = [request.aborted]
         await request.wait_aborted()
         order.append("told")
-        assert request.aborted
+        states.append(request.aborted)
+        assert states == [False, True]
         assert request.cancel_scope.cancel_called
         await request.wait_aborted()
         order.append("told again")
@@ -323,11 +324,13 @@ async def test_an_abort_grace_tells_first_and_cancels_later(
             times.append(trio.current_time())
 
     recorder = Recorder(app)
-    async with memory_serve(recorder, timeouts=Timeouts(abort_grace=10)) as server:
-        async with server.raw() as front_end:
-            await begin(front_end, recorder, send_whole)
-            await front_end.send(raw.abort())
-            await front_end.answer()
+    async with (
+        memory_serve(recorder, timeouts=Timeouts(abort_grace=10)) as server,
+        server.raw() as front_end,
+    ):
+        await begin(front_end, recorder, send_whole)
+        await front_end.send(raw.abort())
+        await front_end.answer()
     assert 10 <= times[1] - times[0] <= 11
 
 
@@ -339,11 +342,13 @@ async def test_a_handler_may_finish_within_the_abort_grace(
         await trio.sleep(9)
 
     recorder = Recorder(app)
-    async with memory_serve(recorder, timeouts=Timeouts(abort_grace=10)) as server:
-        async with server.raw() as front_end:
-            await begin(front_end, recorder, send_whole)
-            await front_end.send(raw.abort())
-            await front_end.answer()
+    async with (
+        memory_serve(recorder, timeouts=Timeouts(abort_grace=10)) as server,
+        server.raw() as front_end,
+    ):
+        await begin(front_end, recorder, send_whole)
+        await front_end.send(raw.abort())
+        await front_end.answer()
     assert recorder.error is None
 
 
@@ -355,12 +360,12 @@ async def test_an_infinite_abort_grace_only_tells(
 
     async def app(request: Request) -> None:
         await request.wait_aborted()
-        await trio.sleep(100_000)
+        await trio.sleep(10_000)
         finished.set()
 
     recorder = Recorder(app)
     timeouts = Timeouts(abort_grace=math.inf)
-    with trio.fail_after(200_000):
+    with trio.fail_after(20_000):
         async with trio.open_nursery() as nursery:
             near, far = trio.testing.memory_stream_pair()
 

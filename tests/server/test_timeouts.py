@@ -29,24 +29,28 @@ from trifcgi.server import DataPlane
 async def test_a_param_shortens_the_request_timeout(
     memory_serve: Serve, autojump_clock: object
 ) -> None:
-    async with memory_serve(sleep, timeouts=Timeouts(request_timeout=60)) as server:
-        async with server.raw() as front_end:
-            start = trio.current_time()
-            await front_end.send(raw.get(REQUEST_TIMEOUT="2.5"))
-            assert (await front_end.answer()).status == 504
-            assert 2.5 <= trio.current_time() - start <= 4
+    async with (
+        memory_serve(sleep, timeouts=Timeouts(request_timeout=60)) as server,
+        server.raw() as front_end,
+    ):
+        start = trio.current_time()
+        await front_end.send(raw.get(REQUEST_TIMEOUT="2.5"))
+        assert (await front_end.answer()).status == 504
+        assert 2.5 <= trio.current_time() - start <= 4
 
 
 @pytest.mark.parametrize("value", ["100000", "inf", "-1", "0", "nan", "soon", "", "9" * 5000])
 async def test_a_param_never_lengthens_the_request_timeout(
     memory_serve: Serve, value: str, autojump_clock: object
 ) -> None:
-    async with memory_serve(sleep, timeouts=Timeouts(request_timeout=60)) as server:
-        async with server.raw() as front_end:
-            start = trio.current_time()
-            await front_end.send(raw.get(REQUEST_TIMEOUT=value))
-            assert (await front_end.answer()).status == 504
-            assert 60 <= trio.current_time() - start <= 61
+    async with (
+        memory_serve(sleep, timeouts=Timeouts(request_timeout=60)) as server,
+        server.raw() as front_end,
+    ):
+        start = trio.current_time()
+        await front_end.send(raw.get(REQUEST_TIMEOUT=value))
+        assert (await front_end.answer()).status == 504
+        assert 60 <= trio.current_time() - start <= 61
 
 
 async def test_a_param_sets_a_timeout_where_there_is_none(
@@ -60,14 +64,16 @@ async def test_a_param_sets_a_timeout_where_there_is_none(
 async def test_a_request_timeout_counts_from_the_requests_begin(
     memory_serve: Serve, autojump_clock: object
 ) -> None:
-    async with memory_serve(sleep, timeouts=Timeouts(request_timeout=10)) as server:
-        async with server.raw() as front_end:
-            start = trio.current_time()
-            await front_end.send(raw.begin())
-            await trio.sleep(8)
-            await front_end.send(raw.params(), raw.stdin())
-            assert (await front_end.answer()).status == 504
-            assert 10 <= trio.current_time() - start <= 11
+    async with (
+        memory_serve(sleep, timeouts=Timeouts(request_timeout=10)) as server,
+        server.raw() as front_end,
+    ):
+        start = trio.current_time()
+        await front_end.send(raw.begin())
+        await trio.sleep(8)
+        await front_end.send(raw.params(), raw.stdin())
+        assert (await front_end.answer()).status == 504
+        assert 10 <= trio.current_time() - start <= 11
 
 
 async def test_a_handler_that_is_done_in_time_is_not_touched(
@@ -77,36 +83,42 @@ async def test_a_handler_that_is_done_in_time_is_not_touched(
         await trio.sleep(9.9)
         await hello(request)
 
-    async with memory_serve(app, timeouts=Timeouts(request_timeout=10)) as server:
-        async with server.raw() as front_end:
-            for _ in range(3):
-                await front_end.send(raw.get())
-                assert (await front_end.answer()).status == 200
-                await trio.sleep(5)
+    async with (
+        memory_serve(app, timeouts=Timeouts(request_timeout=10)) as server,
+        server.raw() as front_end,
+    ):
+        for _ in range(3):
+            await front_end.send(raw.get())
+            assert (await front_end.answer()).status == 200
+            await trio.sleep(5)
 
 
 async def test_a_silent_body_ends_its_request(memory_serve: Serve, autojump_clock: object) -> None:
     app = Recorder(read_body)
-    async with memory_serve(app, timeouts=Timeouts(read_timeout=7)) as server:
-        async with server.raw() as front_end:
-            start = trio.current_time()
-            await front_end.send(raw.head(REQUEST_METHOD="POST"), raw.stdin(content=b"x"))
-            answer = await front_end.answer()
-            assert 7 <= trio.current_time() - start <= 8
-            assert answer.status == 408
-            assert app.cleaned_up.is_set()
-            assert await front_end.rest() == []
+    async with (
+        memory_serve(app, timeouts=Timeouts(read_timeout=7)) as server,
+        server.raw() as front_end,
+    ):
+        start = trio.current_time()
+        await front_end.send(raw.head(REQUEST_METHOD="POST"), raw.stdin(content=b"x"))
+        answer = await front_end.answer()
+        assert 7 <= trio.current_time() - start <= 8
+        assert answer.status == 408
+        assert app.cleaned_up.is_set()
+        assert await front_end.rest() == []
 
 
 async def test_a_slow_body_is_no_silent_one(memory_serve: Serve, autojump_clock: object) -> None:
-    async with memory_serve(read_body, timeouts=Timeouts(read_timeout=7)) as server:
-        async with server.raw() as front_end:
-            await front_end.send(raw.head(REQUEST_METHOD="POST"))
-            for _ in range(10):
-                await front_end.send(raw.stdin(content=b"x"))
-                await trio.sleep(6)
-            await front_end.send(raw.stdin())
-            assert (await front_end.answer()).body == b"10"
+    async with (
+        memory_serve(read_body, timeouts=Timeouts(read_timeout=7)) as server,
+        server.raw() as front_end,
+    ):
+        await front_end.send(raw.head(REQUEST_METHOD="POST"))
+        for _ in range(10):
+            await front_end.send(raw.stdin(content=b"x"))
+            await trio.sleep(6)
+        await front_end.send(raw.stdin())
+        assert (await front_end.answer()).body == b"10"
 
 
 async def test_silence_counts_only_while_the_body_is_awaited(
@@ -116,12 +128,14 @@ async def test_silence_counts_only_while_the_body_is_awaited(
         await trio.sleep(50)
         await read_body(request)
 
-    async with memory_serve(app, timeouts=Timeouts(read_timeout=7)) as server:
-        async with server.raw() as front_end:
-            await front_end.send(raw.head(REQUEST_METHOD="POST"), raw.stdin(content=b"x"))
-            await trio.sleep(55)
-            await front_end.send(raw.stdin())
-            assert (await front_end.answer()).body == b"1"
+    async with (
+        memory_serve(app, timeouts=Timeouts(read_timeout=7)) as server,
+        server.raw() as front_end,
+    ):
+        await front_end.send(raw.head(REQUEST_METHOD="POST"), raw.stdin(content=b"x"))
+        await trio.sleep(55)
+        await front_end.send(raw.stdin())
+        assert (await front_end.answer()).body == b"1"
 
 
 @pytest.mark.parametrize(
@@ -138,13 +152,15 @@ async def test_silence_counts_only_while_the_body_is_awaited(
 async def test_silence_before_the_params_are_whole_closes_the_connection(
     memory_serve: Serve, sent: bytes, caplog: pytest.LogCaptureFixture, autojump_clock: object
 ) -> None:
-    async with memory_serve(hello, timeouts=Timeouts(read_timeout=7)) as server:
-        async with server.raw() as front_end:
-            start = trio.current_time()
-            await front_end.send(sent)
-            while await front_end.receive() is not None:
-                pass
-            assert 7 <= trio.current_time() - start <= 8
+    async with (
+        memory_serve(hello, timeouts=Timeouts(read_timeout=7)) as server,
+        server.raw() as front_end,
+    ):
+        start = trio.current_time()
+        await front_end.send(sent)
+        while await front_end.receive() is not None:
+            pass
+        assert 7 <= trio.current_time() - start <= 8
     [line] = [line for line in caplog.records if line.levelno >= logging.WARNING]
     assert "7 s" in line.getMessage()
 
@@ -194,10 +210,12 @@ async def test_a_running_request_keeps_its_connection_alive(
         await trio.sleep(1000)
         await hello(request)
 
-    async with memory_serve(app, timeouts=Timeouts(keep_alive=100)) as server:
-        async with server.raw() as front_end:
-            await front_end.send(raw.get())
-            assert (await front_end.answer()).status == 200
+    async with (
+        memory_serve(app, timeouts=Timeouts(keep_alive=100)) as server,
+        server.raw() as front_end,
+    ):
+        await front_end.send(raw.get())
+        assert (await front_end.answer()).status == 200
 
 
 @asynccontextmanager
@@ -311,18 +329,20 @@ async def test_a_drain_lets_requests_finish_and_closes_idle_connections(
         await hello(request)
 
     listener = MemoryListener()
-    async with DataPlane(app, timeouts=Timeouts(grace=30)) as plane:
-        async with trio.open_nursery() as nursery:
-            await nursery.start(plane.serve, [listener])
-            idle, busy = RawFrontEnd(listener.connect()), RawFrontEnd(listener.connect())
-            await busy.send(raw.get())
-            await trio.testing.wait_all_tasks_blocked()
-            start = trio.current_time()
-            plane.drain()
-            assert await idle.rest() == []
-            assert trio.current_time() - start < 5
-            assert (await busy.answer()).body == b"hello"
-            assert await busy.rest() == []
+    async with (
+        DataPlane(app, timeouts=Timeouts(grace=30)) as plane,
+        trio.open_nursery() as nursery,
+    ):
+        await nursery.start(plane.serve, [listener])
+        idle, busy = RawFrontEnd(listener.connect()), RawFrontEnd(listener.connect())
+        await busy.send(raw.get())
+        await trio.testing.wait_all_tasks_blocked()
+        start = trio.current_time()
+        plane.drain()
+        assert await idle.rest() == []
+        assert trio.current_time() - start < 5
+        assert (await busy.answer()).body == b"hello"
+        assert await busy.rest() == []
     assert 20 <= trio.current_time() - start < 25
     assert plane.connections == plane.running == 0
 
@@ -334,20 +354,22 @@ async def test_a_drain_cancels_what_the_grace_is_too_short_for(autojump_clock: o
     async def app(request: Request) -> int | None:
         return await (begun if request.id == 2 else silent)(request)
 
-    async with DataPlane(app, timeouts=Timeouts(grace=30)) as plane:
-        async with trio.open_nursery() as nursery:
-            await nursery.start(plane.serve, [listener])
-            front_end, cut = RawFrontEnd(listener.connect()), RawFrontEnd(listener.connect())
-            await front_end.send(raw.get(1))
-            await cut.send(raw.get(2))
-            await trio.testing.wait_all_tasks_blocked()
-            start = trio.current_time()
-            plane.drain()
-            answer = await front_end.answer()
-            assert answer.status == 503
-            assert b"Retry-After" in answer.stdout
-            assert 30 <= trio.current_time() - start <= 31
-            assert raw.END not in [record.kind for record in await cut.rest()]
+    async with (
+        DataPlane(app, timeouts=Timeouts(grace=30)) as plane,
+        trio.open_nursery() as nursery,
+    ):
+        await nursery.start(plane.serve, [listener])
+        front_end, cut = RawFrontEnd(listener.connect()), RawFrontEnd(listener.connect())
+        await front_end.send(raw.get(1))
+        await cut.send(raw.get(2))
+        await trio.testing.wait_all_tasks_blocked()
+        start = trio.current_time()
+        plane.drain()
+        answer = await front_end.answer()
+        assert answer.status == 503
+        assert b"Retry-After" in answer.stdout
+        assert 30 <= trio.current_time() - start <= 31
+        assert raw.END not in [record.kind for record in await cut.rest()]
     assert isinstance(begun.error, trio.Cancelled)
     assert trio.current_time() - start < 40
     assert plane.running == 0
@@ -356,16 +378,15 @@ async def test_a_drain_cancels_what_the_grace_is_too_short_for(autojump_clock: o
 async def test_a_drain_without_grace_is_at_once(autojump_clock: object) -> None:
     listener = MemoryListener()
     app = Recorder(sleep)
-    async with DataPlane(app, timeouts=Timeouts(grace=0)) as plane:
-        async with trio.open_nursery() as nursery:
-            await nursery.start(plane.serve, [listener])
-            front_end = RawFrontEnd(listener.connect())
-            await front_end.send(raw.get())
-            await app.began.wait()
-            start = trio.current_time()
-            plane.drain()
-            assert (await front_end.answer()).status == 503
-            await front_end.stream.aclose()
+    async with DataPlane(app, timeouts=Timeouts(grace=0)) as plane, trio.open_nursery() as nursery:
+        await nursery.start(plane.serve, [listener])
+        front_end = RawFrontEnd(listener.connect())
+        await front_end.send(raw.get())
+        await app.began.wait()
+        start = trio.current_time()
+        plane.drain()
+        assert (await front_end.answer()).status == 503
+        await front_end.stream.aclose()
     assert trio.current_time() - start < 1
 
 
@@ -379,11 +400,10 @@ async def test_a_drain_waits_for_clean_up_but_not_for_ever(autojump_clock: objec
 
     listener = MemoryListener()
     app = Recorder(stubborn)
-    async with DataPlane(app, timeouts=Timeouts(grace=1)) as plane:
-        async with trio.open_nursery() as nursery:
-            await nursery.start(plane.serve, [listener])
-            front_end = RawFrontEnd(listener.connect())
-            await front_end.send(raw.get())
-            await app.began.wait()
-            plane.drain()
+    async with DataPlane(app, timeouts=Timeouts(grace=1)) as plane, trio.open_nursery() as nursery:
+        await nursery.start(plane.serve, [listener])
+        front_end = RawFrontEnd(listener.connect())
+        await front_end.send(raw.get())
+        await app.began.wait()
+        plane.drain()
     assert app.cleaned_up.is_set()

@@ -61,17 +61,24 @@ class Client:
         self._connection = ClientConnection(stream, window=window)
         self._abort_timeout = abort_timeout
         self._nursery_manager: AbstractAsyncContextManager[trio.Nursery] | None = None
-        self._nursery: trio.Nursery | None = None
+        # Shielded, since a cancel from outside has to let aborts leave and their answers
+        # arrive; leaving the block, which waits for those, cancels it.
+        self._scope = trio.CancelScope(shield=True)
         self._closed = False
 
     async def __aenter__(self) -> Self:
         if self._nursery_manager is not None:
             raise RuntimeError("a Client can be entered only once")
         self._nursery_manager = trio.open_nursery()
-        self._nursery = await self._nursery_manager.__aenter__()
-        self._nursery.start_soon(self._connection.read, name="trifcgi client: read")
-        self._nursery.start_soon(self._connection.write, name="trifcgi client: write")
+        nursery = await self._nursery_manager.__aenter__()
+        nursery.start_soon(self._run, name="trifcgi client")
         return self
+
+    async def _run(self) -> None:
+        with self._scope:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._connection.read, name="trifcgi client: read")
+                nursery.start_soon(self._connection.write, name="trifcgi client: write")
 
     async def __aexit__(
         self,
@@ -79,11 +86,10 @@ class Client:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        assert self._nursery_manager is not None  # noqa: S101 - set by __aenter__
-        assert self._nursery is not None  # noqa: S101
+        assert self._nursery_manager is not None
         self._closed = True
         self._connection.fail(ConnectionLost("the client was closed"))
-        self._nursery.cancel_scope.cancel()
+        self._scope.cancel()
         try:
             with trio.move_on_after(CLOSE_TIMEOUT, shield=True):
                 await self._stream.aclose()
@@ -95,7 +101,11 @@ class Client:
     @property
     def usable(self) -> bool:
         """Whether the connection is still open, as far as has been noticed."""
-        return self._nursery is not None and not self._closed and self._connection.usable
+        return self._entered and not self._closed and self._connection.usable
+
+    @property
+    def _entered(self) -> bool:
+        return self._nursery_manager is not None
 
     async def request(
         self,
@@ -191,7 +201,7 @@ class Client:
         return {_str(name): _str(value) for name, value in wanted.values.items()}
 
     def _check_open(self) -> None:
-        if self._nursery is None:
+        if not self._entered:
             raise RuntimeError("enter the Client first: async with Client(stream) as client")
         if self._closed:
             raise trio.ClosedResourceError("the client was closed")

@@ -135,7 +135,7 @@ class Exchange:
         await self._over.wait()
         if self._ending is None:
             self._raise_failure()
-        assert self._ending is not None  # noqa: S101 - _raise_failure never returns then
+        assert self._ending is not None
         return self._ending
 
     @property
