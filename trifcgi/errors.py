@@ -16,6 +16,7 @@ __all__ = [
     "ProtocolError",
     "RequestRefused",
     "ResponseError",
+    "RoleRefused",
 ]
 
 
@@ -49,6 +50,14 @@ class LocalProtocolError(Error):
 class ResponseError(Error):
     """An application gave a response that cannot be sent: a header with a line
     break in it, a status outside 200 to 999, messages out of order.
+    """
+
+
+class RoleRefused(Error):
+    """A handler does not serve the role that the front end asked for.
+
+    A handler may raise it before its response has begun; the server then ends the request
+    with FCGI_UNKNOWN_ROLE (§5.5).
     """
 
 

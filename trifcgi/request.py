@@ -117,18 +117,27 @@ class Request(abc.ABC):
         params: the same as a mapping of str to str.
     """
 
-    __slots__ = ("_params", "id", "keep_connection", "pairs", "role")
+    __slots__ = ("_named", "_params", "id", "keep_connection", "pairs", "role")
 
     id: int
     role: Role
     keep_connection: bool
     pairs: Sequence[tuple[bytes, bytes]]
     _params: Params | None
+    _named: dict[bytes, bytes] | None
+
+    @property
+    def named(self) -> Mapping[bytes, bytes]:
+        """The params by name as bytes; the last one of a name counts. Made once."""
+        named = getattr(self, "_named", None)
+        if named is None:
+            named = self._named = dict(self.pairs)
+        return named
 
     @property
     def params(self) -> Params:
         """The params by name (see :class:`Params`)."""
-        params = self._params
+        params = getattr(self, "_params", None)
         if params is None:
             params = self._params = Params(self.pairs)
         return params

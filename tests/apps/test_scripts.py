@@ -17,7 +17,7 @@ import trifcgi.testing
 from tests.apps.eventually import until
 from tests.apps.memory_request import MemoryRequest, params
 from trifcgi.apps.scripts import ScriptHost, scripts
-from trifcgi.errors import AppLoadError, ConfigurationError, Error
+from trifcgi.errors import AppLoadError, ConfigurationError, RoleRefused
 from trifcgi.protocol.constants import Role
 
 WSGI = """
@@ -297,7 +297,7 @@ async def test_roles(root: Path) -> None:
         request = MemoryRequest(pairs, role=Role.AUTHORIZER)
         assert await ask(host, request) == (200, "ok")
         pairs = [(b"SCRIPT_FILENAME", os.fsencode(root / "hello.py"))]
-        with pytest.raises(Error, match=r"hello\.py does not serve the role"):
+        with pytest.raises(RoleRefused, match=r"hello\.py does not serve the role"):
             await MemoryRequest(pairs, role=Role.AUTHORIZER).run(host)
 
 

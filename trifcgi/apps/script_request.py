@@ -21,6 +21,7 @@ class ScriptRequest(Request):
     def __init__(self, request: Request, script_name: bytes, path_info: bytes) -> None:
         self._request = request
         self._params = None
+        self._named = None
         self.id = request.id
         self.role = request.role
         self.keep_connection = request.keep_connection

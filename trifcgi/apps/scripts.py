@@ -33,7 +33,7 @@ from trifcgi.apps.script_request import ScriptRequest
 from trifcgi.apps.threads import Crew, ThreadPool
 from trifcgi.apps.wsgi import wsgi
 from trifcgi.cgi import error_response
-from trifcgi.errors import AppLoadError, ConfigurationError, Error
+from trifcgi.errors import AppLoadError, ConfigurationError, RoleRefused
 from trifcgi.protocol.constants import Role
 from trifcgi.request import Handler, Request
 
@@ -221,7 +221,7 @@ class ScriptHost:
         self, handler: Handler, version: _Version, place: Place, request: Request
     ) -> int | None:
         if request.role not in version.roles:
-            raise Error(f"script {version.path} does not serve the role {request.role!s}")
+            raise RoleRefused(f"script {version.path} does not serve the role {request.role!s}")
         cut = cut_url(request.pairs, place.path)
         if cut is not None:
             request = ScriptRequest(request, *cut)

@@ -103,7 +103,7 @@ class AccessLog(Instrument):
             self._stamp = Stamp.at(second)
         # A name that occurs twice counts as it was sent last (nginx sends REMOTE_USER
         # twice where the configuration overrides its stock params).
-        params = getattr(request, "named", None) or dict(request.pairs)
+        params = request.named
         self._file.add(self._line(params, request.role, outcome, self._stamp))
         self._waiting.set()
 

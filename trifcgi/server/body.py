@@ -14,6 +14,9 @@ SPOOL_LIMIT = 64 * 1024 * 1024
 """Bytes of an unread body that go to a temporary file where the connection must be read on,
 since other requests or an abort may stand behind the body."""
 
+_SMALL = 16 * 1024
+_JOINED = 128 * 1024
+
 
 class Body:
     """A queue of bytes: in memory up to the caller's window, then in a temporary file.
@@ -77,11 +80,24 @@ class Body:
         if not self._chunks:
             return b""
         data = self._chunks.popleft()
+        if self._chunks and len(data) < _SMALL:
+            data = self._join(data)
         if max_bytes is not None and len(data) > max_bytes:
             self._chunks.appendleft(data[max_bytes:])
             data = data[:max_bytes]
         self.buffered -= len(data)
         return data
+
+    def _join(self, data: bytes) -> bytes:
+        """Add the small pieces that follow: each one that a handler takes costs it a round,
+        and a WSGI app in its thread two task switches.
+        """
+        pieces = [data]
+        size = len(data)
+        while self._chunks and size + len(self._chunks[0]) <= _JOINED:
+            pieces.append(self._chunks.popleft())
+            size += len(pieces[-1])
+        return b"".join(pieces)
 
     def _refill(self, spool: IO[bytes]) -> None:
         spool.seek(self._spool_read)
@@ -100,8 +116,12 @@ class Body:
         return bool(self._chunks) or self._spool is not None
 
     def close(self) -> None:
-        """Forget what is unread, give its memory and file back, and keep nothing more."""
+        """Forget what is unread, and keep nothing more."""
         self.closed = True
+        self.discard()
+
+    def discard(self) -> None:
+        """Forget what is unread and give its memory and file back."""
         self._chunks.clear()
         self.buffered = 0
         if self._spool is not None:

@@ -9,6 +9,7 @@ more is queued; ``ending`` decides how the request leaves.
 
 import logging
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import trio
@@ -110,7 +111,6 @@ class Connection:
                 await self.turns.run(nursery)
         finally:
             self._nursery = None
-            self.turns.stop()
             self.plane.reaper.forget(self)
             for exchange in list(self.exchanges.values()):
                 exchange.stop(StopReason.DRAINED)
@@ -162,6 +162,13 @@ class Connection:
             self.cause = cause
             self.turns.wake()
 
+    def inside(self, nurseries: Sequence[trio.Nursery]) -> list[trio.Nursery]:
+        """Those of a task's nurseries that were opened within the connection's own."""
+        found = list(nurseries)
+        if self._nursery in found:
+            del found[: found.index(self._nursery) + 1]
+        return found
+
     @property
     def over(self) -> bool:
         """Whether nothing is left to do on the wire but to close it."""
@@ -176,15 +183,16 @@ class Connection:
             return
         self._finishing = True
         if not self.lost:
-            # What blocks for too long before that is the reaper's.
-            patience = _LINGER + (self.timeouts.write_timeout if self.wire.unsent else 0)
-            with trio.move_on_after(patience):
+            await self.wire.drain()
+        if not self.lost:
+            with trio.move_on_after(_LINGER):
                 if self.must_cut:
-                    await self.wire.finish_cut()
+                    await self.wire.poison()
                 else:
-                    await self.wire.finish()
+                    await self.wire.half_close()
         self.lost = True
         if self.trailing:
+            # Their own tasks, or the next one that looks, end what is left.
             await self.wire.aclose()
             self._finishing = False
         elif self._nursery is not None:
@@ -351,8 +359,8 @@ class Connection:
         """End a request whose body is too large for a limit."""
         _log.warning("%s: request %d refused: %s", self.peer, exchange.id, why)
         if exchange.phase is Phase.RUNNING:
-            exchange.body.close()
             exchange.stop(StopReason.TOO_LARGE)
+            exchange.body.discard()
         else:
             self.turns.remove(exchange)
             ending.refuse(exchange, (413, "The request's body is too large.", ()))

@@ -12,6 +12,7 @@ from typing import Any
 import trio
 
 from trifcgi.cgi import error_response
+from trifcgi.errors import RoleRefused
 from trifcgi.observe.instrument import StopReason
 from trifcgi.protocol import ProtocolStatus, Role
 from trifcgi.server.exchange import Exchange, Phase
@@ -67,6 +68,11 @@ def failed(exchange: Exchange, error: BaseException) -> None:
         # The usual end of a handler that writes to a front end which has gone.
         stopped(exchange)
         return
+    if isinstance(error, RoleRefused) and exchange.head is None and not exchange.aborted:
+        _log.warning("%s: %s", describe(exchange), error)
+        exchange.refused = True
+        exchange.connection.end(exchange, 0, ProtocolStatus.UNKNOWN_ROLE)
+        return
     _log.error("%s: the application raised", describe(exchange), exc_info=error)
     _fail(exchange, "".join(traceback.format_exception(error)))
 
@@ -75,7 +81,8 @@ def _fail(exchange: Exchange, text: str) -> None:
     exchange.failed = True
     if not exchange.aborted:
         exchange.write_stderr(text.encode("utf-8", "backslashreplace"))
-    if exchange.aborted or exchange.head is not None:
+    if exchange.head is not None or exchange.reason is not None:
+        # Stopped, and then failed in its clean-up: the reason is the answer.
         stopped(exchange)
     else:
         _answer(exchange, 500, "", ())

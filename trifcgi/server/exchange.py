@@ -55,6 +55,7 @@ class Exchange(Request):
     Attributes:
         number: counts the requests of the data plane from 1; never used again, as ``id`` is.
         coroutine: the handler's, once it has been called: its await stack says where it is.
+        task: the trio task that drives it.
         blocked: seconds that the handler has waited for the front end to take output.
     """
 
@@ -82,7 +83,6 @@ class Exchange(Request):
         "failed",
         "head",
         "last_input",
-        "named",
         "number",
         "phase",
         "reason",
@@ -91,6 +91,7 @@ class Exchange(Request):
         "scope_spent",
         "status",
         "stdout_closed",
+        "task",
     )
 
     def __init__(
@@ -99,12 +100,13 @@ class Exchange(Request):
         self.connection = connection
         self.number = connection.plane.next_number()
         self.coroutine: Coroutine[Any, Any, Any] | None = None
+        self.task: trio.lowlevel.Task | None = None
         self.blocked = 0.0
         self.id = request_id
         self.role = role
         self.keep_connection = keep
         self.pairs: Sequence[tuple[bytes, bytes]] = ()
-        self.named: dict[bytes, bytes] = {}
+        self._named: dict[bytes, bytes] | None = None
         self.admitted = False
         self._params: Params | None = None
         self.begun_at = now
@@ -194,6 +196,11 @@ class Exchange(Request):
             self._data = Body()
             self._data.ended = self.role != Role.FILTER
         return self._data
+
+    @property
+    def nurseries(self) -> "list[trio.Nursery]":
+        """Those that the handler has opened in its own task and not left, outermost first."""
+        return [] if self.task is None else self.connection.inside(self.task.child_nurseries)
 
     @property
     def awaits_input(self) -> bool:
@@ -413,6 +420,7 @@ class Exchange(Request):
         self.phase = Phase.ENDED
         self.scope = None
         self.coroutine = None
+        self.task = None
         self.body.close()
         if self._data is not None:
             self._data.close()

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from trifcgi.observe.instrument import Instrument
 
@@ -11,42 +11,59 @@ if TYPE_CHECKING:
 
 __all__ = ["Observers"]
 
-_log = logging.getLogger("trifcgi.server")
+_log: Final = logging.getLogger("trifcgi.server")
+
+_HOOKS: Final = ("connection_opened", "connection_closed", "request_started", "request_ended")
 
 
 class Observers:
-    """Calls each instrument's hooks. One that raises is logged and not called again."""
+    """Calls the hooks that instruments override. One that raises is logged and switched off."""
 
-    __slots__ = ("_instruments",)
+    __slots__ = ("_closed", "_ended", "_opened", "_started")
 
     def __init__(self, instruments: Iterable[Instrument]) -> None:
-        self._instruments = list(instruments)
-
-    def _tell(self, hook: Callable[[Instrument], Any]) -> None:
-        for instrument in list(self._instruments):
-            try:
-                hook(instrument)
-            except Exception:  # noqa: BLE001 - logged, at one of the three borders
-                _log.exception("the instrument %r raised and is switched off", instrument)
-                self._instruments.remove(instrument)
+        everyone = list(instruments)
+        # A request must not pay for hooks that nobody has.
+        self._opened, self._closed, self._started, self._ended = (
+            [
+                getattr(instrument, hook)
+                for instrument in everyone
+                if getattr(type(instrument), hook) is not getattr(Instrument, hook)
+            ]
+            for hook in _HOOKS
+        )
 
     def connection_opened(self, peer: str) -> None:
         """Pass on to :meth:`Instrument.connection_opened`."""
-        if self._instruments:
-            self._tell(lambda instrument: instrument.connection_opened(peer))
+        for hook in self._opened:
+            self._call(hook, peer)
 
     def connection_closed(self, peer: str, cause: str) -> None:
         """Pass on to :meth:`Instrument.connection_closed`."""
-        if self._instruments:
-            self._tell(lambda instrument: instrument.connection_closed(peer, cause))
+        for hook in self._closed:
+            self._call(hook, peer, cause)
 
     def request_started(self, exchange: "Exchange") -> None:
         """Pass on to :meth:`Instrument.request_started`."""
-        if self._instruments:
-            self._tell(lambda instrument: instrument.request_started(exchange))
+        for hook in self._started:
+            self._call(hook, exchange)
 
     def request_ended(self, exchange: "Exchange", app_status: int, now: float) -> None:
         """Pass on to :meth:`Instrument.request_ended`."""
-        if self._instruments:
+        if self._ended:
             outcome = exchange.outcome(app_status, now)
-            self._tell(lambda instrument: instrument.request_ended(exchange, outcome))
+            for hook in self._ended:
+                self._call(hook, exchange, outcome)
+
+    def _call(self, hook: Callable[..., Any], *arguments: object) -> None:
+        try:
+            hook(*arguments)
+        except Exception:  # noqa: BLE001 - logged, and the instrument is out
+            instrument = getattr(hook, "__self__", hook)
+            _log.exception("the instrument %r raised and is switched off", instrument)
+            self._switch_off(instrument)
+
+    def _switch_off(self, instrument: object) -> None:
+        for name in self.__slots__:
+            hooks = getattr(self, name)
+            setattr(self, name, [h for h in hooks if getattr(h, "__self__", h) is not instrument])

@@ -4,6 +4,7 @@ import itertools
 import logging
 import select
 import socket
+import sys
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from operator import attrgetter
@@ -31,6 +32,9 @@ _log = logging.getLogger("trifcgi.server")
 
 HAVE_EPOLL = hasattr(select, "epoll")
 
+# Digits of the largest 64-bit number.
+_MAX_DIGITS = 19
+
 # How long requests that a drain has cancelled may take to clean up (seconds).
 _CLEAN_UP = 5.0
 
@@ -57,6 +61,8 @@ class DataPlane:
         running: requests running or queued now.
         draining: whether :meth:`drain` was called.
         cut_by_drain: requests that the drain's grace was too short for.
+        stepping: the request whose handler runs at this very moment; for other threads, which
+            see by it what holds the event loop up.
     """
 
     def __init__(
@@ -82,6 +88,7 @@ class DataPlane:
         }
         self.reaper = Reaper()
         self.running = 0
+        self.stepping: Exchange | None = None
         self.draining = False
         self.cut_by_drain = 0
         self._numbers = itertools.count(1)
@@ -260,7 +267,7 @@ class DataPlane:
 
     def admit(self, exchange: Exchange) -> Refusal | None:
         """Look at a request whose params are whole: ``None``, or why it is refused."""
-        named = exchange.named = dict(exchange.pairs)
+        named = exchange.named
         if exchange.role is Role.RESPONDER and not named.get(b"REQUEST_METHOD"):
             return _NO_METHOD
         limit = self.limits.max_body
@@ -300,4 +307,7 @@ class DataPlane:
 
 
 def _number(text: bytes) -> int:
-    return int(text) if text.isdigit() else -1
+    if not text.isdigit():
+        return -1
+    # Python refuses to convert thousands of digits, and no body is that long.
+    return int(text) if len(text) <= _MAX_DIGITS else sys.maxsize

@@ -160,7 +160,11 @@ async def serve_stream(
     peer that goes away is noticed only by reading, so a body that its handler does not read
     goes on to a temporary file, up to 64 MiB.
     """
-    async with DataPlane(
-        handler, limits=limits, timeouts=timeouts, instruments=instruments
-    ) as plane:
-        await plane.serve_stream(stream)
+    try:
+        async with DataPlane(
+            handler, limits=limits, timeouts=timeouts, instruments=instruments
+        ) as plane:
+            await plane.serve_stream(stream)
+    finally:
+        with trio.move_on_after(1, shield=True):
+            await trio.aclose_forcefully(stream)

@@ -78,21 +78,25 @@ class Turns:
     async def run(self, nursery: trio.Nursery) -> None:
         """Handle requests until the connection is over; more tasks go to ``nursery``."""
         self._nursery = nursery
-        await self._work()
+        try:
+            await self._work(stays=True)
+        finally:
+            # From here on the nursery takes no more tasks.
+            self._nursery = None
+            self._queue.clear()
 
-    def stop(self) -> None:
-        """The connection's nursery has ended: nobody takes a request any more."""
-        self._nursery = None
-        self._queue.clear()
-
-    async def _work(self) -> None:
+    async def _work(self, stays: bool = False) -> None:
         """Take requests from the queue and handle them, one after the other.
+
+        The task that ``stays`` keeps the connection's nursery open until the connection is
+        over; the others leave when enough are parked.
 
         A cancel scope serves one request after the other until something has spent it: a
         cancel, or a handler that took hold of it. Making a scope costs more than the rest of
         this loop.
         """
         self._waking = False
+        task = trio.lowlevel.current_task()
         while True:
             exchange: Exchange | None = None
             try:
@@ -100,7 +104,7 @@ class Turns:
                     handled = 0
                     while True:
                         if not self._queue:
-                            if not await self._wait():
+                            if not await self._wait(stays):
                                 return
                             handled = 0
                             continue
@@ -111,7 +115,7 @@ class Turns:
                             continue
                         exchange = self._queue.popleft()
                         if exchange.reason is None:
-                            await self._handle(exchange, scope)
+                            await self._handle(exchange, scope, task)
                         else:
                             ending.stopped(exchange)
                         if exchange.scope_spent:
@@ -127,14 +131,14 @@ class Turns:
                 if exchange is not None and exchange.phase is not Phase.ENDED:
                     ending.stopped(exchange)
 
-    async def _wait(self) -> bool:
+    async def _wait(self, stays: bool) -> bool:
         """Wait for a request; ``False`` when this task is not needed any more."""
         connection = self._connection
         connection.flush()
         if connection.over:
             await connection.finish()
             return False
-        if len(self._parked) >= _SPARE_TASKS:
+        if len(self._parked) >= _SPARE_TASKS and not stays:
             return False
         task = trio.lowlevel.current_task()
         self._parked.append(task)
@@ -147,9 +151,12 @@ class Turns:
         self._waking = False
         return True
 
-    async def _handle(self, exchange: Exchange, scope: trio.CancelScope) -> None:
+    async def _handle(
+        self, exchange: Exchange, scope: trio.CancelScope, task: trio.lowlevel.Task
+    ) -> None:
         plane = self._connection.plane
         exchange.scope = scope
+        exchange.task = task
         exchange.phase = Phase.RUNNING
         plane.observers.request_started(exchange)
         ending.returned(exchange, await self._drive(exchange, plane.handler(exchange)))
@@ -165,16 +172,19 @@ class Turns:
         coroutine = awaitable if isinstance(awaitable, Coroutine) else _awaiting(awaitable)
         # Tools that walk trio's tasks do not see a coroutine that is stepped by hand.
         exchange.coroutine = coroutine
+        plane = self._connection.plane
         run = contextvars.copy_context().run
         step: Any = coroutine.send
         value: Any = None
         try:
             while True:
                 self.driving = True
+                plane.stepping = exchange
                 try:
                     trap = run(step, value)
                 finally:
                     self.driving = False
+                    plane.stepping = None
                 self._connection.flush()
                 if self._queue:
                     self.wake()

@@ -92,19 +92,23 @@ class Wire(abc.ABC):
         """Close at once, in a way that tells the peer that its last response is not whole."""
 
     @abc.abstractmethod
-    async def finish_cut(self) -> None:
-        """Send what is left and then what makes the peer give its last response up. Takes as
-        long as the peer: the caller bounds it, and closes.
+    async def drain(self) -> None:
+        """Wait until all that is queued has been sent, or cannot be any more. A peer that takes
+        nothing is the write timeout's.
         """
+
+    @abc.abstractmethod
+    async def poison(self) -> None:
+        """Send what makes the peer give its last response up; after :meth:`drain`."""
 
     @abc.abstractmethod
     async def aclose(self) -> None:
         """Close at once and for good. Calling it again does nothing."""
 
     @abc.abstractmethod
-    async def finish(self) -> None:
-        """Send what is left, close our half and wait for the peer to close its own, so that
-        no reset overtakes the last bytes. Takes as long as the peer: the caller bounds it.
+    async def half_close(self) -> None:
+        """Close our half and wait for the peer to close its own, so that no reset overtakes the
+        last bytes; after :meth:`drain`. Takes as long as the peer: the caller bounds it.
         """
 
 
@@ -280,11 +284,13 @@ class SocketWire(Wire):
             pass  # gone already, which says the same
         self._close()
 
-    async def finish_cut(self) -> None:
+    async def drain(self) -> None:
         self.flush()
         if self._backlog:
             self._sent_all = trio.Event()
             await self._sent_all.wait()
+
+    async def poison(self) -> None:
         self.cut()
 
     def fail(self) -> None:
@@ -303,11 +309,7 @@ class SocketWire(Wire):
         self._drop_output()
         self._socket.close()
 
-    async def finish(self) -> None:
-        self.flush()
-        if self._backlog:
-            self._sent_all = trio.Event()
-            await self._sent_all.wait()
+    async def half_close(self) -> None:
         if self._fd < 0 or not self._interest & _RDHUP:
             return
         if not self._connection.input_pending():
@@ -426,16 +428,17 @@ class StreamWire(Wire):
         self._gone = True
         self._drop_output()
 
-    async def finish_cut(self) -> None:
+    async def drain(self) -> None:
         self.flush()
+        if self.unsent:
+            await self._idle.wait()
+
+    async def poison(self) -> None:
         if not self._gone:
             self._queue([_POISON])
             await self._idle.wait()
 
-    async def finish(self) -> None:
-        self.flush()
-        if self.unsent:
-            await self._idle.wait()
+    async def half_close(self) -> None:
         if (
             self._gone
             or self._ended.is_set()
