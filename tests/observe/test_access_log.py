@@ -3,7 +3,7 @@
 import json
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,6 +14,7 @@ import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.apps.memory_request import MemoryRequest
 from trifcgi.observe.access_log import AccessLog, Stamp, combined_line, json_line
 from trifcgi.observe.instrument import Outcome, StopReason
 from trifcgi.observe.log_file import LogFile
@@ -43,12 +44,12 @@ COMBINED = re.compile(
 class Finished:
     """As much of a request as an access log looks at."""
 
-    pairs: Sequence[tuple[bytes, bytes]]
+    named: dict[bytes, bytes]
     role: Role = Role.RESPONDER
 
 
 def finished(params: dict[bytes, bytes] = GET) -> Request:
-    return cast("Request", Finished(list(params.items())))
+    return cast("Request", Finished(params))
 
 
 def line(params: dict[bytes, bytes] | None = None, **changes: Any) -> bytes:  # of Outcome
@@ -241,7 +242,7 @@ class TestAccessLog:
     async def test_of_a_name_sent_twice_the_last_counts(self, tmp_path: Path) -> None:
         path = tmp_path / "log"
         file = LogFile(str(path))
-        request = Finished([(b"REMOTE_USER", b"forged"), *GET.items(), (b"REMOTE_USER", b"")])
-        AccessLog(file).request_ended(cast("Request", request), WELL)
+        request = MemoryRequest([(b"REMOTE_USER", b"forged"), *GET.items(), (b"REMOTE_USER", b"")])
+        AccessLog(file).request_ended(request, WELL)
         file.close()
         assert path.read_bytes().startswith(b"192.0.2.7 - - [")
