@@ -87,6 +87,11 @@ class OutputStream(trio.abc.ReceiveStream):
                 chunk = chunk[:max_bytes]
             return chunk
 
+    async def __anext__(self) -> bytes:
+        if chunk := await self.receive_some():
+            return chunk
+        raise StopAsyncIteration
+
     async def aclose(self) -> None:
         """Drop what is unread and whatever comes."""
         self.close()
