@@ -9,8 +9,10 @@ from typing import Any
 import trio
 import trio.testing
 
+import trifcgi
 from tests.services.planes import GET, serving
 from trifcgi import Request
+from trifcgi.apps.threads import ThreadPool, threads_of
 from trifcgi.observe.stacks import (
     TaskTree,
     await_stack,
@@ -229,3 +231,50 @@ async def test_a_request_that_has_ended_has_no_tree() -> None:
         await client.request(GET)
         assert request_tree(held[0][1]) is None
         assert plane.stepping is None
+
+
+async def test_a_request_of_a_wsgi_app_has_its_thread() -> None:
+    reached, release = threading.Event(), threading.Event()
+
+    def slow(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        reached.set()
+        release.wait()
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        return [b"slow"]
+
+    async with serving(trifcgi.wsgi(slow)) as (plane, client), trio.open_nursery() as nursery:
+        nursery.start_soon(client.request, GET)
+        await trio.to_thread.run_sync(reached.wait)
+        try:
+            (exchange,) = plane.exchanges()
+            tree = request_tree(exchange, threads_of)
+            assert tree is not None
+            (stack,) = tree.threads
+            assert "slow" in functions(stack.frames)
+            assert "  thread trifcgi-1" in format_tree(tree).splitlines()
+        finally:
+            release.set()
+
+
+async def test_an_abandoned_thread_is_not_taken_for_the_next_requests() -> None:
+    reached, release = threading.Event(), threading.Event()
+
+    def gate() -> None:
+        reached.set()
+        release.wait()
+
+    async with ThreadPool(2).running() as crew:
+        with trio.CancelScope() as scope:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_cancel_when, scope, reached)
+                await crew.run_sync(gate)
+        try:
+            assert crew.abandoned == 1
+            assert threads_of(trio.lowlevel.current_task()) == []
+        finally:
+            release.set()
+
+
+async def _cancel_when(scope: trio.CancelScope, reached: threading.Event) -> None:
+    await trio.to_thread.run_sync(reached.wait)
+    scope.cancel()

@@ -15,13 +15,14 @@ import queue
 import sys
 import threading
 import traceback
+import weakref
 from collections import OrderedDict, deque
 from collections.abc import AsyncIterator, Callable
 from typing import Generic, Protocol, TypeVar, TypeVarTuple
 
 import trio
 
-__all__ = ["Crew", "Job", "ThreadPool"]
+__all__ = ["Crew", "Job", "ThreadPool", "threads_of"]
 
 logger = logging.getLogger(__name__)
 
@@ -91,6 +92,7 @@ class Job:
 
     Attributes:
         label: what it does; its ``str()`` is taken only when it has to be logged.
+        task: who gave it; ``None`` once that task does not care any more.
         error: what the call raised; ``None`` otherwise. Never a bare ``SystemExit`` or
             ``KeyboardInterrupt``: an app that raises them ends its request, not the server.
     """
@@ -104,6 +106,7 @@ class Job:
         "_over",
         "error",
         "label",
+        "task",
     )
 
     def __init__(
@@ -120,6 +123,7 @@ class Job:
         self._abandoned = False
         self._over = False
         self.label = label
+        self.task: trio.lowlevel.Task | None = trio.lowlevel.current_task()
         self.error: Exception | None = None
 
     def _run(self) -> None:
@@ -193,6 +197,16 @@ class Crew:
         self._empty = trio.Event()
         # Whose turn it is to listen to the bell, where several servers share the crew.
         self._ear = trio.Lock()
+        _crews.add(self)
+
+    def working_for(self, task: trio.lowlevel.Task) -> list[threading.Thread]:
+        """The threads that run a job which that task waits for; from any thread."""
+        with self._lock:
+            return [
+                thread
+                for thread, job in self._threads.items()
+                if job is not None and job.task is task
+            ]
 
     def __repr__(self) -> str:
         return f"<Crew {self._name} {self.busy} of {self.size} busy, {self.waiting} waiting>"
@@ -260,6 +274,7 @@ class Crew:
             if withdrawn:
                 del self._waiting[job]
         job._abandoned = True
+        job.task = None  # which serves another request by and by
         if not withdrawn:
             self.abandoned += 1
         return withdrawn
@@ -413,6 +428,15 @@ class Crew:
                 self._idle += 1
             self._threads[this] = job
             return job
+
+
+# Those that run, for whoever wants to know which threads work for a request.
+_crews: "weakref.WeakSet[Crew]" = weakref.WeakSet()
+
+
+def threads_of(task: trio.lowlevel.Task) -> list[threading.Thread]:
+    """The threads of all pools that run a job which ``task`` waits for; from any thread."""
+    return [thread for crew in list(_crews) for thread in crew.working_for(task)]
 
 
 class _Outcome(Generic[T]):
