@@ -112,6 +112,8 @@ class Connection:
         finally:
             self._nursery = None
             self.plane.reaper.forget(self)
+            if self.plane.tracer is not None:
+                self.plane.tracer.closed(self)
             for exchange in list(self.exchanges.values()):
                 exchange.stop(StopReason.DRAINED)
                 self.forget(exchange, 1)
@@ -202,10 +204,17 @@ class Connection:
         """Whether the peer may still be sending: an early answer leaves a body behind."""
         return self._input_left or self.protocol.inside_record
 
+    @property
+    def between_records(self) -> bool:
+        """Whether the next byte that comes begins a record."""
+        return not self.protocol.inside_record
+
     # What comes in
 
     def data_received(self, data: bytes) -> None:
         """Bytes have come from the wire."""
+        if self.plane.tracer is not None:
+            self.plane.tracer.received(self, data)
         try:
             events = self.protocol.receive_data(data)
         except ProtocolError as error:
@@ -452,6 +461,13 @@ class Connection:
         """
         if not self.turns.driving:
             trio.lowlevel.current_trio_token().run_sync_soon(self.flush, idempotent=True)
+
+    def take_output(self) -> list[bytes | memoryview]:
+        """Remove and return what is queued, for the wire to send: whole records."""
+        chunks = self.protocol.data_to_send()
+        if self.plane.tracer is not None:
+            self.plane.tracer.sent(self, chunks)
+        return chunks
 
     def flush(self) -> None:
         """Hand what is queued to the wire."""

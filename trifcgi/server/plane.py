@@ -15,6 +15,7 @@ import trio
 
 from trifcgi.limits import Limits, Timeouts
 from trifcgi.observe.instrument import Instrument, StopReason
+from trifcgi.observe.trace import Tracer
 from trifcgi.protocol import MAX_CONNS, MAX_REQS, MPXS_CONNS, Role
 from trifcgi.request import Handler
 from trifcgi.server.connection import Connection
@@ -60,6 +61,7 @@ class DataPlane:
         connections: connections open now.
         running: requests running or queued now.
         draining: whether :meth:`drain` was called.
+        tracer: is told all bytes that come and go, while there is one.
         cut_by_drain: requests that the drain's grace was too short for.
         stepping: the request whose handler runs at this very moment; for other threads, which
             see by it what holds the event loop up.
@@ -90,6 +92,7 @@ class DataPlane:
         self.running = 0
         self.stepping: Exchange | None = None
         self.draining = False
+        self.tracer: Tracer | None = None
         self.cut_by_drain = 0
         self._numbers = itertools.count(1)
         self._allow = allow

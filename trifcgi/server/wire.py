@@ -185,7 +185,7 @@ class SocketWire(Wire):
         self._connection.peer_gone(error)
 
     def flush(self) -> None:
-        chunks = self._connection.protocol.data_to_send()
+        chunks = self._connection.take_output()
         if not chunks or self._fd < 0:
             return
         if self._backlog:
@@ -400,7 +400,7 @@ class StreamWire(Wire):
         return b"".join(batch)
 
     def flush(self) -> None:
-        chunks = self._connection.protocol.data_to_send()
+        chunks = self._connection.take_output()
         if not chunks or self._gone:
             return
         self._queue(chunks)
