@@ -12,19 +12,24 @@
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from types import TracebackType
-from typing import Self
+from typing import Any, Self, TypeAlias
 from urllib.parse import unquote
 
 import trio
 import trio.testing
 
+from trifcgi.apps.interface import find_interface
+from trifcgi.apps.loader import as_handler
 from trifcgi.client import Client
 from trifcgi.limits import Limits, Timeouts
 from trifcgi.observe.instrument import Instrument
-from trifcgi.request import Handler
 from trifcgi.server import DataPlane
 
-__all__ = ["MemoryServer", "open_client", "params"]
+__all__ = ["App", "MemoryServer", "open_client", "params"]
+
+App: TypeAlias = Callable[..., Any]
+"""A native handler, an ASGI 3 app or a WSGI app; which one, its arguments tell. What
+``trifcgi.asgi`` and ``trifcgi.wsgi`` make are handlers."""
 
 
 class MemoryServer:
@@ -39,8 +44,9 @@ class MemoryServer:
 
     def __init__(
         self,
-        app: Handler,
+        app: App,
         *,
+        interface: str = "auto",
         limits: Limits | None = None,
         timeouts: Timeouts | None = None,
         instruments: Sequence[Instrument] = (),
@@ -48,12 +54,17 @@ class MemoryServer:
         """Nothing runs before the block is entered.
 
         Args:
-            app: a native handler; ``trifcgi.asgi(app)`` and ``trifcgi.wsgi(app)`` make one.
+            app: a handler, an ASGI or a WSGI app.
+            interface: which of them: ``handler``, ``asgi``, ``wsgi``, or ``auto``.
             limits: as for :func:`trifcgi.serve_stream`.
             timeouts: the same.
             instruments: the same.
+
+        Raises:
+            AppLoadError: ``app`` is none of them, or cannot be told apart.
         """
-        self.plane = DataPlane(app, limits=limits, timeouts=timeouts, instruments=instruments)
+        handler = as_handler(app, find_interface(app, "app", interface))
+        self.plane = DataPlane(handler, limits=limits, timeouts=timeouts, instruments=instruments)
         self._nursery: trio.Nursery | None = None
         self._stack = AsyncExitStack()
 
@@ -99,8 +110,9 @@ class MemoryServer:
 
 @asynccontextmanager
 async def open_client(
-    app: Handler,
+    app: App,
     *,
+    interface: str = "auto",
     limits: Limits | None = None,
     timeouts: Timeouts | None = None,
     instruments: Sequence[Instrument] = (),
@@ -111,12 +123,19 @@ async def open_client(
     raises comes out unchanged. Cancelling it leaves nothing behind.
 
     Args:
-        app: a native handler; ``trifcgi.asgi(app)`` and ``trifcgi.wsgi(app)`` make one.
+        app: a handler, an ASGI app, or a WSGI app. WSGI runs in threads, and a mock clock does
+            not know that they are busy: leave it out there.
+        interface: which of them: ``handler``, ``asgi``, ``wsgi``, or ``auto``.
         limits: sizes and counts.
         timeouts: in seconds; a ``MockClock`` drives them.
         instruments: observers.
+
+    Raises:
+        AppLoadError: ``app`` is none of them, or cannot be told apart.
     """
-    server = MemoryServer(app, limits=limits, timeouts=timeouts, instruments=instruments)
+    server = MemoryServer(
+        app, interface=interface, limits=limits, timeouts=timeouts, instruments=instruments
+    )
     async with server, server.client() as client:
         yield client
 
