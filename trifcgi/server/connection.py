@@ -55,6 +55,7 @@ class Connection:
         "cause",
         "closing",
         "exchanges",
+        "from_nginx",
         "idle_since",
         "in_body",
         "lost",
@@ -87,6 +88,7 @@ class Connection:
         self.closing = False
         self.lost = False
         self.must_cut = False
+        self.from_nginx = False
         self.cause = "closed"
         self._finishing = False
         self._input_left = False
@@ -188,10 +190,10 @@ class Connection:
             await self.wire.drain()
         if not self.lost:
             with trio.move_on_after(_LINGER):
-                if self.must_cut:
-                    await self.wire.poison()
-                else:
+                if not self.must_cut:
                     await self.wire.half_close()
+                elif self.from_nginx:
+                    await self.wire.poison()
         self.lost = True
         if self.trailing:
             # Their own tasks, or the next one that looks, end what is left.
@@ -429,8 +431,8 @@ class Connection:
         END_REQUEST would say the opposite, so the connection closes without one; with other
         requests on it, once they have ended.
         """
-        exchange.flush_stderr()
         self.must_cut = self.closing = True
+        self.from_nginx = exchange.named.get(b"SERVER_SOFTWARE", b"").startswith(b"nginx")
         self.cause = "a response was cut"
         self.forget(exchange, 1)
         if self.exchanges:

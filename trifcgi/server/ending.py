@@ -79,12 +79,14 @@ def failed(exchange: Exchange, error: BaseException) -> None:
 
 def _fail(exchange: Exchange, text: str) -> None:
     exchange.failed = True
-    if not exchange.aborted:
+    if exchange.complete and not exchange.aborted:
         exchange.write_stderr(text.encode("utf-8", "backslashreplace"))
     if exchange.head is not None or exchange.reason is not None:
-        # Stopped, and then failed in its clean-up: the reason is the answer.
+        # Stopped, and then failed in its clean-up: the reason is the answer. A response that
+        # will be cut gets no more FCGI_STDERR: HAProxy 2.6.12 may die of one ahead of a close.
         stopped(exchange)
     else:
+        exchange.write_stderr(text.encode("utf-8", "backslashreplace"))
         _answer(exchange, 500, "", ())
         exchange.connection.end(exchange, 1)
 

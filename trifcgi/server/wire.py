@@ -6,6 +6,7 @@ The connection above them is the same code.
 """
 
 import abc
+import contextlib
 import errno
 import select
 import socket
@@ -32,9 +33,10 @@ _READ_BODY = 256 * 1024
 _JOIN = 16 * 1024  # below it one join and send costs less than sendmsg's list of buffers
 _IOV_MAX = 1024
 
-# A record of a version that does not exist. A front end that reads it gives the response up
-# (§3.3); on a Unix socket, which has no reset, nothing else tells nginx that a response which
-# has no length was cut.
+# A record of a version that does not exist. It makes nginx give up a response that has no
+# length, and on a Unix socket, which has no reset, nothing else does. For nginx only: HAProxy
+# 2.6.12 may die of it, and every other front end either sees a cut in the missing END_REQUEST or takes any
+# end for the end.
 _POISON = b"\0" * 8
 
 _ROUTINE = frozenset(
@@ -99,7 +101,7 @@ class Wire(abc.ABC):
 
     @abc.abstractmethod
     async def poison(self) -> None:
-        """Send what makes the peer give its last response up; after :meth:`drain`."""
+        """Send what makes nginx give its last response up; after :meth:`drain`."""
 
     @abc.abstractmethod
     async def aclose(self) -> None:
@@ -273,15 +275,11 @@ class SocketWire(Wire):
     def cut(self) -> None:
         if self._fd < 0:
             return
-        try:
-            if self._backlog and self._socket.family != socket.AF_UNIX:
-                # A reset: nginx takes the end of a stream for the end of a response.
-                linger = struct.pack("ii", 1, 0)
+        if self._backlog and self._socket.family != socket.AF_UNIX:
+            # A reset: what the peer has not read yet would be read as an end.
+            linger = struct.pack("ii", 1, 0)
+            with contextlib.suppress(OSError):
                 self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
-            else:
-                self._socket.send(_POISON)
-        except OSError:
-            pass  # gone already, which says the same
         self._close()
 
     async def drain(self) -> None:
@@ -291,7 +289,9 @@ class SocketWire(Wire):
             await self._sent_all.wait()
 
     async def poison(self) -> None:
-        self.cut()
+        if self._fd >= 0:
+            with contextlib.suppress(OSError):  # gone already, which says the same
+                self._socket.send(_POISON)
 
     def fail(self) -> None:
         """The server itself has failed on this connection: nothing more can be sent."""
