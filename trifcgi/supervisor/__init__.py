@@ -1,0 +1,1 @@
+"""The supervisor: worker processes, who runs when, and how they are told."""
