@@ -29,7 +29,9 @@ __all__ = [
     "format_frames",
     "format_threads",
     "format_tree",
+    "request_of",
     "request_tree",
+    "running_task",
     "task_tree",
     "thread_stack",
     "thread_stacks",
@@ -282,6 +284,27 @@ def request_tree(exchange: Exchange, threads_of: ThreadsOf | None = None) -> Tas
     )
 
 
+def running_task(root: trio.lowlevel.Task) -> trio.lowlevel.Task | None:
+    """The task that is being stepped at this moment; ``None`` while the event loop waits."""
+    tasks = [root]
+    while tasks:
+        task = tasks.pop()
+        if _is_running(task.coro):
+            return task
+        tasks += (child for nursery in task.child_nurseries for child in nursery.child_tasks)
+    return None
+
+
+def request_of(task: trio.lowlevel.Task, exchanges: Iterable[Exchange]) -> Exchange | None:
+    """The request whose handler has started a task, in a nursery of its own or below that."""
+    above = set()
+    nursery = task.parent_nursery
+    while nursery is not None:
+        above.add(nursery)
+        nursery = nursery.parent_task.parent_nursery
+    return next((found for found in exchanges if not above.isdisjoint(found.nurseries)), None)
+
+
 def _tree(
     task: trio.lowlevel.Task, driven: Mapping[int, Exchange], threads_of: ThreadsOf | None
 ) -> TaskTree:
@@ -306,7 +329,8 @@ def _nursery(
     tasks = sorted(nursery.child_tasks, key=lambda task: task._counter)
     return NurseryTree(
         deadline=nursery.cancel_scope.deadline,
-        cancelled=nursery.cancel_scope.cancel_called,
+        # The property compares the deadline with trio's clock, which other threads cannot see.
+        cancelled=nursery.cancel_scope._cancel_called,
         tasks=[_tree(task, driven, threads_of) for task in tasks],
     )
 
