@@ -1,0 +1,1 @@
+"""``scripts/bench``: trifcgi and other servers under the same load, on the same machine."""
