@@ -9,7 +9,7 @@
             assert response.status == 200
 """
 
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from types import TracebackType
 from typing import Any, Self, TypeAlias
@@ -76,14 +76,14 @@ class MemoryServer:
             self._stack = stack.pop_all()
         return self
 
-    async def __aexit__(
+    def __aexit__(
         self,
         exc_type: type[BaseException] | None,
         exc: BaseException | None,
         traceback: TracebackType | None,
-    ) -> None:
+    ) -> Coroutine[Any, Any, None]:
         # The nursery is not shown the block's own exception, which it would put in a group.
-        await self._stack.__aexit__(None, None, None)
+        return self._stack.aclose()
 
     def connect(
         self,

@@ -1,10 +1,10 @@
 """``trifcgi.Client``: what callers use."""
 
 import copy
-from collections.abc import AsyncGenerator, Iterable, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, Coroutine, Iterable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from types import TracebackType
-from typing import Self, TypeAlias
+from typing import Any, Self, TypeAlias
 
 import trio
 
@@ -60,18 +60,22 @@ class Client:
         self._stream = stream
         self._connection = ClientConnection(stream, window=window)
         self._abort_timeout = abort_timeout
-        self._nursery_manager: AbstractAsyncContextManager[trio.Nursery] | None = None
+        self._stack = AsyncExitStack()
         # Shielded, since a cancel from outside has to let aborts leave and their answers
         # arrive; leaving the block, which waits for those, cancels it.
         self._scope = trio.CancelScope(shield=True)
+        self._entered = False
         self._closed = False
 
     async def __aenter__(self) -> Self:
-        if self._nursery_manager is not None:
+        if self._entered:
             raise RuntimeError("a Client can be entered only once")
-        self._nursery_manager = trio.open_nursery()
-        nursery = await self._nursery_manager.__aenter__()
-        nursery.start_soon(self._run, name="trifcgi client")
+        self._entered = True
+        async with AsyncExitStack() as stack:
+            nursery = await stack.enter_async_context(trio.open_nursery())
+            nursery.start_soon(self._run, name="trifcgi client")
+            stack.push_async_callback(self._close)
+            self._stack = stack.pop_all()
         return self
 
     async def _run(self) -> None:
@@ -80,32 +84,27 @@ class Client:
                 nursery.start_soon(self._connection.read, name="trifcgi client: read")
                 nursery.start_soon(self._connection.write, name="trifcgi client: write")
 
-    async def __aexit__(
+    async def _close(self) -> None:
+        self._closed = True
+        self._connection.fail(ConnectionLost("the client was closed"))
+        self._scope.cancel()
+        with trio.move_on_after(CLOSE_TIMEOUT, shield=True):
+            await self._stream.aclose()
+
+    def __aexit__(
         self,
         exc_type: type[BaseException] | None,
         exc: BaseException | None,
         traceback: TracebackType | None,
-    ) -> None:
-        assert self._nursery_manager is not None
-        self._closed = True
-        self._connection.fail(ConnectionLost("the client was closed"))
-        self._scope.cancel()
-        try:
-            with trio.move_on_after(CLOSE_TIMEOUT, shield=True):
-                await self._stream.aclose()
-        finally:
-            # The block's own exception is not shown to the nursery: it would come back inside a
-            # group, though no other task can have failed with it.
-            await self._nursery_manager.__aexit__(None, None, None)
+    ) -> Coroutine[Any, Any, None]:
+        # The block's own exception is not shown to the nursery: it would come back inside a
+        # group, though no other task can have failed with it.
+        return self._stack.aclose()
 
     @property
     def usable(self) -> bool:
         """Whether the connection is still open, as far as has been noticed."""
         return self._entered and not self._closed and self._connection.usable
-
-    @property
-    def _entered(self) -> bool:
-        return self._nursery_manager is not None
 
     async def request(
         self,
