@@ -46,8 +46,8 @@ class Driven:
 
 async def test_an_idle_loop_gets_a_beat_now_and_then() -> None:
     driven = Driven()
-    looks = [driven.look() for _ in range(20)]
-    assert looks == [False] * 19 + [True]
+    looks = [driven.look(after=driven.watch.interval) for _ in range(10)]
+    assert looks == [False] * 9 + [True]
 
 
 async def test_a_busy_loop_gets_a_beat_with_every_look() -> None:
@@ -132,10 +132,12 @@ async def test_an_interpreter_that_was_held_is_told_from_a_process_that_was_stop
     driven = Driven()
     driven.subject.running = 1
     driven.step(3)
-    assert driven.look(after=5.25, burning=5.0)  # no thread had a turn, yet work was done
+    assert driven.look(
+        after=driven.watch.interval + 5, burning=5.0
+    )  # no thread had a turn, yet work was done
     driven.answer()
     driven.step(4)
-    assert driven.look(after=7.25, burning=0.1)
+    assert driven.look(after=driven.watch.interval + 7, burning=0.1)
     driven.answer()
     assert [record.getMessage() for record in caplog.records] == [
         "GET /3 (request 3) ran 5000 ms without a checkpoint",

@@ -35,7 +35,11 @@ __all__ = ["LoopWatch", "Subject", "dump_on_abort", "watch_loop"]
 _log: Final = logging.getLogger("trifcgi.watchdog")
 
 _LOOKS: Final = 4
-"""Looks within the time after which a block counts: so much too short may it be reported."""
+"""Looks within the time after which a block counts, while requests run: by one of these
+intervals too short may it be reported."""
+
+_IDLE_LOOKS: Final = 2
+"""The same while none run: each look costs a wake-up of the process, 50 µs or so."""
 
 _MOST_LINES: Final = 2000
 
@@ -64,7 +68,7 @@ class LoopWatch:
         threads_of: says which threads work for a task.
 
     Attributes:
-        interval: seconds between two looks.
+        interval: seconds until the next look is due.
         lag: seconds that the last beat took; what an event waits before it is handled.
         worst_lag: the largest so far.
     """
@@ -80,7 +84,8 @@ class LoopWatch:
         now: float,
         cpu: float,
     ) -> None:
-        self.interval = min(block_after, hang_timeout) / _LOOKS
+        self._shortest = min(block_after, hang_timeout)
+        self.interval = self._shortest / _IDLE_LOOKS
         self.lag = 0.0
         self.worst_lag = 0.0
         self._subject = subject
@@ -97,7 +102,7 @@ class LoopWatch:
         self._suspects: list[str] = []
 
     def look(self, now: float, cpu: float) -> bool:
-        """Look whether the loop is alive; in the watching thread, every ``interval``.
+        """Look whether the loop is alive; in the watching thread, after ``interval``.
 
         Args:
             now: a monotonic clock, in seconds.
@@ -108,6 +113,8 @@ class LoopWatch:
         """
         lost, burnt = now - self._looked - self.interval, cpu - self._cpu
         self._looked, self._cpu = now, cpu
+        looks = _LOOKS if self._subject.running or self._sent else _IDLE_LOOKS
+        self.interval = self._shortest / looks
         begun = now
         if lost >= self._block_after:
             # This thread had no turn either.
@@ -126,6 +133,7 @@ class LoopWatch:
             self._suspects = []
             self._dumped = False
             self._sent = begun
+            self.interval = self._shortest / _LOOKS
             if begun < now:
                 self._overdue(now - begun)
         return bool(due)
