@@ -41,6 +41,11 @@ _LINGER = 2.0
 # How long a response that was cut waits for its neighbours on the connection (seconds).
 _CUT_GRACE = 5.0
 
+# While the server stops: a connection used so recently is not idle, as its front end may just be
+# sending the next request (seconds). It cannot be told, and what it has sent to a connection that
+# closes is lost: nginx tries a GET again, but answers a POST with 502.
+_SETTLE = 0.5
+
 
 class Connection:
     """A front end's connection and the requests on it."""
@@ -142,13 +147,15 @@ class Connection:
             soonest = min(soonest, exchange.check(now))
         if not self.exchanges and not self.closing:
             inside_record = self.protocol.inside_record
-            patience = self.timeouts.read_timeout if inside_record else self.timeouts.keep_alive
-            if self.idle_since + patience <= now:
+            patience = self.timeouts.read_timeout if inside_record else self._keep_alive
+            if self.idle_since + patience <= now and self.wire.input_waiting():
+                soonest = min(soonest, now + _SETTLE)  # it is idle no more
+            elif self.idle_since + patience <= now:
                 if inside_record:
                     _log.warning(
                         "%s: half a record and then nothing for %g s; closed", self.peer, patience
                     )
-                self.close("idle")
+                self.close("server stopping" if self.plane.draining else "idle")
             else:
                 soonest = min(soonest, self.idle_since + patience)
         blocked = self.wire.blocked_since
@@ -165,6 +172,16 @@ class Connection:
         if not self.exchanges:
             self.cause = cause
             self.turns.wake()
+
+    @property
+    def _keep_alive(self) -> float:
+        keep_alive = self.timeouts.keep_alive
+        return min(keep_alive, _SETTLE) if self.plane.draining else keep_alive
+
+    def drain(self) -> None:
+        """The server stops: close with the next response, or when idle for a moment."""
+        if not self.exchanges:
+            self.arm(self.idle_since + self._keep_alive)
 
     def inside(self, nurseries: Sequence[trio.Nursery]) -> list[trio.Nursery]:
         """Those of a task's nurseries that were opened within the connection's own."""
@@ -389,8 +406,19 @@ class Connection:
             exchange.flush_stderr()
             self.protocol.end_request(exchange.id, app_status & 0xFFFFFFFF, protocol_status)
         self.forget(exchange, app_status)
-        if not exchange.keep_connection or self.plane.draining:
+        if not exchange.keep_connection:
             self.close("the last request has ended")
+        elif self.plane.draining:
+            self._close_with_response()
+
+    def _close_with_response(self) -> None:
+        """Close, unless the front end is seen to have sent another request already, as one that
+        multiplexes may.
+        """
+        if self.window.multiplexed and not self.exchanges and self.wire.input_waiting():
+            self.arm(self.idle_since + _SETTLE)
+        else:
+            self.close("server stopping")
 
     def end_early(self, exchange: Exchange) -> None:
         """End a request whose handler goes on: its ID is free, its place among those that may
@@ -474,7 +502,10 @@ class Connection:
     def flush(self) -> None:
         """Hand what is queued to the wire."""
         if self.protocol.out_size and not self.lost:
-            self.wire.flush()
+            if self.closing and self.plane.draining and not self.exchanges and not self.must_cut:
+                self.wire.flush_last()
+            else:
+                self.wire.flush()
 
     def congested(self) -> bool:
         """Whether a handler that sends has to wait."""

@@ -163,6 +163,7 @@ async def open_unix_listener(
     Raises:
         ConfigurationError: the path is taken, or cannot be used.
     """
+    await trio.lowlevel.checkpoint()
     target = Path(path)
     if len(os.fsencode(target)) > 107:
         raise ConfigurationError(
@@ -322,10 +323,13 @@ async def _accept_sockets(
 ) -> None:
     # The same socket under another descriptor: trio's own wrapper has no accept that fails
     # instead of waiting, and a batch of connections would cost a wait each.
+    share = plane.share
     with socket.socket(fileno=os.dup(listener.socket.fileno())) as sock:
         while True:
             await plane.wait_for_room()
             await trio.lowlevel.wait_readable(sock)
+            if share is not None and not await share.turn(sock):
+                continue
             for _ in range(min(_ACCEPT_BATCH, plane.room)):
                 try:
                     accepted, address = sock.accept()
@@ -338,6 +342,8 @@ async def _accept_sockets(
                     # Anything else is about the one connection: gone before it was taken.
                     break
                 _start(accepted, address, plane, nursery, allow)
+                if share is not None and share.above():
+                    break
 
 
 def _start(
@@ -353,6 +359,8 @@ def _start(
         sock.close()
         return
     sock.setblocking(False)
+    if plane.share is not None:
+        plane.share.taken()
     if sock.family != socket.AF_UNIX:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     nursery.start_soon(plane.serve_socket, sock, peer, name=f"trifcgi connection {peer}")

@@ -1,6 +1,5 @@
 """The data plane: listeners, connections, and what they share in one process."""
 
-import itertools
 import logging
 import select
 import socket
@@ -25,6 +24,7 @@ from trifcgi.server.listeners import AllowList, Peer, accept_connections
 from trifcgi.server.observers import Observers
 from trifcgi.server.poller import Poller
 from trifcgi.server.reaper import Reaper
+from trifcgi.server.share import Share
 from trifcgi.server.wire import SocketWire, StreamWire, Wire
 
 __all__ = ["DataPlane"]
@@ -56,10 +56,13 @@ class DataPlane:
         timeouts: how long things may take.
         instruments: observers, called synchronously.
         allow: TCP peers that may connect; ``None``: all.
+        share: fair sharing of the listeners with other processes; ``None``: nobody else accepts
+            from them.
 
     Attributes:
         connections: connections open now.
         running: requests running or queued now.
+        begun: requests begun so far.
         draining: whether :meth:`drain` was called.
         tracer: is told all bytes that come and go, while there is one.
         cut_by_drain: requests that the drain's grace was too short for.
@@ -75,6 +78,7 @@ class DataPlane:
         timeouts: Timeouts | None = None,
         instruments: Iterable[Instrument] = (),
         allow: AllowList | None = None,
+        share: Share | None = None,
     ) -> None:
         if not callable(handler):
             raise TypeError(f"handler must be an async callable, not {handler!r}")
@@ -90,11 +94,12 @@ class DataPlane:
         }
         self.reaper = Reaper()
         self.running = 0
+        self.begun = 0
         self.stepping: Exchange | None = None
         self.draining = False
         self.tracer: Tracer | None = None
         self.cut_by_drain = 0
-        self._numbers = itertools.count(1)
+        self.share = share
         self._allow = allow
         self._poller: Poller | None = None
         self._open: set[Connection] = set()
@@ -135,7 +140,8 @@ class DataPlane:
         trace: TracebackType | None,
     ) -> bool | None:
         assert self._stack is not None
-        return await self._stack.__aexit__(kind, error, trace)
+        # What is on the stack shields and bounds its own clean-up.
+        return await self._stack.__aexit__(kind, error, trace)  # noqa: ASYNC102
 
     @asynccontextmanager
     async def _background(self) -> AsyncIterator[None]:
@@ -153,7 +159,8 @@ class DataPlane:
 
     def next_number(self) -> int:
         """The number of the next request."""
-        return next(self._numbers)
+        self.begun += 1
+        return self.begun
 
     def open_connections(self) -> list[Connection]:
         """The connections that are open now."""
@@ -196,6 +203,8 @@ class DataPlane:
                         accepting.start_soon(
                             accept_connections, listener, self, connections, self._allow
                         )
+                    if self.share is not None and not self.draining:
+                        self.share.open()
                     task_status.started(list(listeners))
                     if self.draining:
                         accepting.cancel_scope.cancel(reason="the server is stopping")
@@ -212,12 +221,18 @@ class DataPlane:
     async def serve_socket(self, sock: socket.socket, peer: Peer) -> None:
         """Serve one accepted, non-blocking socket until it ends, and close it."""
         assert self._poller is not None
-        await self.serve_connection(SocketWire(sock, self._poller), str(peer))
+        try:
+            await self.serve_connection(SocketWire(sock, self._poller), str(peer))
+        finally:
+            if self.share is not None:
+                self.share.left()
 
     async def serve_connection(self, wire: Wire, peer: str) -> None:
         """Serve one connection, counted and drained like any other."""
         connection = Connection(self, wire, peer)
         self._open.add(connection)
+        if self.draining:
+            connection.drain()
         try:
             await connection.run()
         finally:
@@ -236,13 +251,18 @@ class DataPlane:
     def drain(self) -> None:
         """Begin a graceful stop: :meth:`serve` closes its listeners and the idle connections,
         lets requests run on for the grace, cancels the rest, and returns.
+
+        A connection that was used a moment ago is not idle: the front end may be sending its
+        next request on it. It closes with the next response, or after half a second.
         """
         self.draining = True
+        if self.share is not None:
+            self.share.close()
         self._drain_begun.set()
         for scope in self._accepting:
             scope.cancel(reason="the server is stopping")
         for connection in list(self._open):
-            connection.close("server stopping")
+            connection.drain()
 
     async def _drain(self) -> None:
         with trio.move_on_after(self.timeouts.grace):

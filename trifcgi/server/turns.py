@@ -190,7 +190,7 @@ class Turns:
                     self.wake()
                 try:
                     value = yield trap
-                except BaseException as error:  # noqa: BLE001 - handed on to the handler
+                except BaseException as error:  # noqa: BLE001, ASYNC103 - thrown into the handler
                     step, value = coroutine.throw, error
                 else:
                     step = coroutine.send

@@ -35,8 +35,8 @@ _IOV_MAX = 1024
 
 # A record of a version that does not exist. It makes nginx give up a response that has no
 # length, and on a Unix socket, which has no reset, nothing else does. For nginx only: HAProxy
-# 2.6.12 may die of it, and every other front end either sees a cut in the missing END_REQUEST or takes any
-# end for the end.
+# 2.6.12 may die of it, and every other front end either sees a cut in the missing END_REQUEST
+# or takes any end for the end.
 _POISON = b"\0" * 8
 
 _ROUTINE = frozenset(
@@ -56,6 +56,8 @@ _ERR = getattr(select, "EPOLLERR", 8)
 _HUP = getattr(select, "EPOLLHUP", 16)
 _RDHUP = getattr(select, "EPOLLRDHUP", 0x2000)
 _GONE = _RDHUP | _HUP | _ERR
+
+_CORK = getattr(socket, "TCP_CORK", socket.TCP_NODELAY)  # there is epoll only on Linux
 
 Chunk = bytes | memoryview
 
@@ -80,6 +82,16 @@ class Wire(abc.ABC):
     @abc.abstractmethod
     def flush(self) -> None:
         """Send what the protocol has queued, as far as it goes at once; never waits."""
+
+    @abc.abstractmethod
+    def flush_last(self) -> None:
+        """Flush, and close our half with the last byte where a front end could otherwise see the
+        end of the response first and take the connection for one that it can use again.
+        """
+
+    @abc.abstractmethod
+    def input_waiting(self) -> bool:
+        """Whether the peer is known to have sent what has not been read yet."""
 
     @abc.abstractmethod
     def pause_reading(self) -> None:
@@ -123,7 +135,9 @@ class SocketWire(Wire):
         "_backlog",
         "_connection",
         "_fd",
+        "_half_closed",
         "_interest",
+        "_last",
         "_lingering",
         "_poller",
         "_sent_all",
@@ -138,6 +152,8 @@ class SocketWire(Wire):
         self._poller = poller
         self._backlog: deque[Chunk] = deque()
         self._interest = 0
+        self._last = False
+        self._half_closed = False
         self._lingering: trio.Event | None = None
         self._sent_all: trio.Event | None = None
         self.unsent = 0
@@ -173,7 +189,7 @@ class SocketWire(Wire):
             return
         if not data:
             self._hung_up(None)
-        elif self._lingering is None:
+        elif self._lingering is None and not self._half_closed:
             connection.data_received(data)
 
     def _hung_up(self, error: OSError | None) -> None:
@@ -216,6 +232,31 @@ class SocketWire(Wire):
             self.unsent = len(data) - sent
             self._block()
 
+    def flush_last(self) -> None:
+        self._last = True
+        if self._socket.family != socket.AF_UNIX and self._fd >= 0:
+            # The end of the stream goes out in the segment of the last bytes. A Unix socket has
+            # no such thing: there it follows at once.
+            with contextlib.suppress(OSError):
+                self._socket.setsockopt(socket.IPPROTO_TCP, _CORK, 1)
+        self.flush()
+        if not self._backlog:
+            self._close_half()
+
+    def _close_half(self) -> None:
+        if self._fd >= 0 and not self._half_closed:
+            self._half_closed = True
+            with contextlib.suppress(OSError):  # gone already
+                self._socket.shutdown(socket.SHUT_WR)
+
+    def input_waiting(self) -> bool:
+        if self._fd < 0:
+            return False
+        try:
+            return bool(self._socket.recv(1, socket.MSG_PEEK))
+        except OSError:  # BlockingIOError as a rule
+            return False
+
     def _continue(self) -> None:
         """Send the backlog, as far as it goes."""
         backlog = self._backlog
@@ -240,6 +281,8 @@ class SocketWire(Wire):
             self._block()
         else:
             self._unblock()
+            if self._last:
+                self._close_half()
         if self.unsent <= LOW_WATER:
             self._connection.output_drained()
 
@@ -312,16 +355,13 @@ class SocketWire(Wire):
     async def half_close(self) -> None:
         if self._fd < 0 or not self._interest & _RDHUP:
             return
-        if not self._connection.input_pending():
+        if not self._last and not self._connection.input_pending():
             # The peer has nothing more to say, so nothing unread can turn our close into a
             # reset: the short connections of most front ends end here, without a wait.
             return
         self._lingering = trio.Event()
         self.resume_reading()
-        try:
-            self._socket.shutdown(socket.SHUT_WR)
-        except OSError:
-            return
+        self._close_half()
         await self._lingering.wait()
 
 
@@ -404,6 +444,12 @@ class StreamWire(Wire):
         if not chunks or self._gone:
             return
         self._queue(chunks)
+
+    def flush_last(self) -> None:
+        self.flush()
+
+    def input_waiting(self) -> bool:
+        return False  # a stream cannot be asked
 
     def _queue(self, chunks: list[Chunk]) -> None:
         self._chunks.extend(chunks)
