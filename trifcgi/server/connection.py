@@ -206,7 +206,7 @@ class Connection:
         if not self.lost:
             await self.wire.drain()
         if not self.lost:
-            with trio.move_on_after(_LINGER):
+            with trio.move_on_after(_LINGER):  # noqa: ASYNC912 - nothing to wait for is fine
                 if not self.must_cut:
                     await self.wire.half_close()
                 elif self.from_nginx:
