@@ -194,12 +194,13 @@ async def _tcp(
 @pytest.mark.real
 async def test_a_handler_nursery_outlives_the_listeners() -> None:
     """As with ``trio.serve_listeners``: cancel the accept loops, and let requests finish."""
-    go_on = trio.Event()
+    go_on, stopped = trio.Event(), trio.Event()
 
     async def app(request: Request) -> None:
         await go_on.wait()
         await hello(request)
 
+    recorder = Recorder(app)
     listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
     with trio.fail_after(15):
         async with trio.open_nursery() as handlers:
@@ -208,16 +209,17 @@ async def test_a_handler_nursery_outlives_the_listeners() -> None:
             async def accept(task_status: trio.TaskStatus[object]) -> None:
                 with accepting:
                     await serve_listeners(
-                        app, listeners, handler_nursery=handlers, task_status=task_status
+                        recorder, listeners, handler_nursery=handlers, task_status=task_status
                     )
+                stopped.set()
 
             await handlers.start(accept)
             stream = await trio.testing.open_stream_to_socket_listener(listeners[0])
             front_end = RawFrontEnd(stream)
             await front_end.send(raw.get())
-            await trio.testing.wait_all_tasks_blocked(0.05)
+            await recorder.began.wait()
             accepting.cancel()
-            await trio.testing.wait_all_tasks_blocked(0.05)
+            await stopped.wait()
             go_on.set()
             assert (await front_end.answer()).body == b"hello"
             await stream.aclose()
