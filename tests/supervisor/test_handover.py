@@ -1,0 +1,159 @@
+"""What a front end sends to a server that stops is answered, or it was told in time."""
+
+import select
+import socket
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import trio
+import trio.testing
+
+from tests.server import raw
+from tests.server.handlers import hello
+from tests.server.raw import RawFrontEnd
+from tests.server.test_timeouts import MemoryListener
+from trifcgi import Handler, Request
+from trifcgi.server import DataPlane, open_tcp_listeners, open_unix_listener
+
+PATIENCE = 15.0
+
+
+@asynccontextmanager
+async def in_memory(handler: Handler) -> AsyncGenerator[tuple[DataPlane, MemoryListener]]:
+    listener = MemoryListener()
+    async with DataPlane(handler) as plane, trio.open_nursery() as nursery:
+        await nursery.start(plane.serve, [listener])
+        yield plane, listener
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_request_on_a_connection_that_was_just_used_is_answered(
+    autojump_clock: object,
+) -> None:
+    async with in_memory(hello) as (plane, listener):
+        front_end = RawFrontEnd(listener.connect())
+        await front_end.send(raw.get())
+        await front_end.answer()
+        plane.drain()
+        await trio.sleep(0.4)
+        await front_end.send(raw.get())
+        assert (await front_end.answer()).body == b"hello"
+        assert await front_end.rest() == []
+
+
+async def test_a_new_connection_has_a_moment_for_its_first_request(autojump_clock: object) -> None:
+    async with in_memory(hello) as (plane, listener):
+        first, silent = RawFrontEnd(listener.connect()), RawFrontEnd(listener.connect())
+        await trio.testing.wait_all_tasks_blocked()
+        plane.drain()
+        began = trio.current_time()
+        await trio.sleep(0.4)
+        await first.send(raw.get())
+        assert (await first.answer()).body == b"hello"
+        assert await silent.rest() == []
+        assert 0.5 <= trio.current_time() - began < 3
+
+
+async def test_a_connection_that_was_idle_for_long_closes_at_once(autojump_clock: object) -> None:
+    async with in_memory(hello) as (plane, listener):
+        front_end = RawFrontEnd(listener.connect())
+        await front_end.send(raw.get())
+        await front_end.answer()
+        await trio.sleep(10)
+        began = trio.current_time()
+        plane.drain()
+        assert (await front_end.receive()) is None
+        assert trio.current_time() == began
+
+
+@asynccontextmanager
+async def on_sockets(
+    handler: Handler, family: str, directory: Path
+) -> AsyncGenerator[tuple[DataPlane, socket.socket]]:
+    """A served listener, and a socket connected to it."""
+    listener: trio.abc.Listener[trio.SocketStream]
+    if family == "tcp":
+        (listener,) = await open_tcp_listeners(0, host="127.0.0.1")
+        address = listener.socket.getsockname()
+        client = socket.socket(socket.AF_INET)
+    else:
+        listener = await open_unix_listener(directory / "a.sock")
+        address = str(directory / "a.sock")
+        client = socket.socket(socket.AF_UNIX)
+    with trio.fail_after(PATIENCE), client:
+        async with DataPlane(handler) as plane, trio.open_nursery() as nursery:
+            await nursery.start(plane.serve, [listener])
+            client.connect(address)
+            client.setblocking(False)
+            yield plane, client
+            nursery.cancel_scope.cancel()
+
+
+async def receive(client: socket.socket) -> bytes:
+    await trio.lowlevel.wait_readable(client)
+    return client.recv(65536)
+
+
+@pytest.mark.real
+class TestOnSockets:
+    async def test_on_tcp_the_end_comes_with_the_last_response(self, tmp_path: Path) -> None:
+        begun, release = trio.Event(), trio.Event()
+
+        async def app(request: Request) -> None:
+            begun.set()
+            await release.wait()
+            await hello(request)
+
+        async with on_sockets(app, "tcp", tmp_path) as (plane, client):
+            client.send(raw.get())
+            await begun.wait()
+            plane.drain()
+            poll = select.poll()
+            poll.register(client, select.POLLIN | select.POLLRDHUP)
+            async with trio.open_nursery() as nursery:
+
+                @nursery.start_soon
+                async def watch() -> None:
+                    # In a thread, which wakes with the first byte, whatever the server does next.
+                    ((_, seen),) = await trio.to_thread.run_sync(poll.poll, PATIENCE * 1000)
+                    assert seen & select.POLLRDHUP, "the response was there before the end"
+
+                release.set()
+            assert b"hello" in client.recv(65536)
+            assert client.recv(65536) == b""
+
+    @pytest.mark.parametrize("family", ["tcp", "unix"])
+    async def test_what_is_large_arrives_whole(self, family: str, tmp_path: Path) -> None:
+        begun = trio.Event()
+        body = bytes(2_000_000)
+
+        async def app(request: Request) -> None:
+            begun.set()
+            await request.stdout.send_all(b"Content-Type: text/plain\r\n\r\n" + body)
+
+        async with on_sockets(app, family, tmp_path) as (plane, client):
+            client.send(raw.get())
+            await begun.wait()
+            plane.drain()
+            received = b""
+            while data := await receive(client):
+                received += data
+            assert len(received) > len(body)
+            assert received.endswith(raw.record(raw.END, 1, bytes(8)))
+
+    @pytest.mark.parametrize("family", ["tcp", "unix"])
+    async def test_input_that_waits_unread_is_seen_before_an_idle_connection_closes(
+        self, family: str, tmp_path: Path
+    ) -> None:
+        async with on_sockets(hello, family, tmp_path) as (plane, client):
+            client.send(raw.get())
+            await receive(client)
+            (connection,) = plane.open_connections()
+            client.send(raw.get())
+            # As the reaper does where it runs ahead of the poller.
+            plane.draining = True
+            connection.check(plane.now() + 100)
+            assert not connection.closing
+            assert b"hello" in await receive(client)
