@@ -26,13 +26,13 @@ _SERVER_PATH = os.pathsep.join(
 def require(command: str) -> str:
     """The path of a program that a test needs.
 
-    Missing, it fails the test where ``TRIFCGI_REQUIRE_FRONT_ENDS`` is set, as in CI, and
+    Missing, it fails the test where ``REQUIRE_FRONT_ENDS`` is set, as in CI, and
     skips it elsewhere.
     """
     found = shutil.which(command, path=_SERVER_PATH)
     if found is None:
         reason = f"{command} is not installed"
-        if os.environ.get("TRIFCGI_REQUIRE_FRONT_ENDS"):
+        if os.environ.get("REQUIRE_FRONT_ENDS"):
             pytest.fail(reason, pytrace=False)
         pytest.skip(reason)
     return found
