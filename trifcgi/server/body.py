@@ -122,8 +122,9 @@ class Body:
 
     def discard(self) -> None:
         """Forget what is unread and give its memory and file back."""
-        self._chunks.clear()
-        self.buffered = 0
+        if self.buffered:
+            self._chunks.clear()
+            self.buffered = 0
         if self._spool is not None:
             self._spool.close()
             self._spool = None

@@ -10,7 +10,7 @@ more is queued; ``ending`` decides how the request leaves.
 import logging
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import trio
 
@@ -68,6 +68,7 @@ class Connection:
         "peer",
         "plane",
         "protocol",
+        "received_at",
         "timeouts",
         "trailing",
         "turns",
@@ -88,7 +89,7 @@ class Connection:
         self.turns = Turns(self)
         self.appointment = math.inf
         self.trailing: set[Exchange] = set()
-        self.idle_since = plane.now()
+        self.idle_since = self.received_at = plane.now()
         self.in_body = False
         self.closing = False
         self.lost = False
@@ -232,6 +233,7 @@ class Connection:
 
     def data_received(self, data: bytes) -> None:
         """Bytes have come from the wire."""
+        self.received_at = self.plane.now()
         if self.plane.tracer is not None:
             self.plane.tracer.received(self, data)
         try:
@@ -246,13 +248,13 @@ class Connection:
         elif self.protocol.out_size and not self.turns.driving:
             self.flush()
         if not self.exchanges and self.protocol.inside_record:
-            self.idle_since = self.plane.now()
+            self.idle_since = self.received_at
             self.arm(self.idle_since + self.timeouts.read_timeout)
 
     def _request_begun(self, event: protocol.RequestBegun) -> None:
         request_id = event.request_id
-        role = event.role
-        if not isinstance(role, Role) or role not in self.plane.roles:
+        role = cast("Role", event.role)
+        if role not in self.plane.roles:
             self.protocol.end_request(request_id, 0, ProtocolStatus.UNKNOWN_ROLE)
             self._refused_at_begin(event.keep_connection)
             return
@@ -260,7 +262,7 @@ class Connection:
             self.protocol.end_request(request_id, 0, ProtocolStatus.OVERLOADED)
             self._refused_at_begin(event.keep_connection)
             return
-        now = self.plane.now()
+        now = self.received_at
         exchange = Exchange(self, request_id, role, event.keep_connection, now)
         self.exchanges[request_id] = exchange
         if request_id != 1 or len(self.exchanges) > 1:
@@ -301,7 +303,7 @@ class Connection:
         if exchange is None or exchange.reason is not None:
             return
         body = exchange.body if type(event) is protocol.StdinReceived else exchange.data_body
-        exchange.last_input = self.plane.now()
+        exchange.last_input = self.received_at
         self.in_body = True
         limit = self.plane.limits.max_body
         if limit is not None and exchange.received + len(event.data) > limit:
@@ -432,11 +434,11 @@ class Connection:
     def forget(self, exchange: Exchange, app_status: int) -> None:
         """The request is over for the front end, with or without END_REQUEST."""
         del self.exchanges[exchange.id]
-        if exchange.awaits_input and not exchange.aborted:
+        if not exchange.aborted_ and exchange.awaits_input:
             self._input_left = True
         self.idle_since = now = self.plane.now()
-        self.plane.request_over(exchange, app_status, now)
-        if exchange not in self.trailing:
+        self.plane.observers.request_ended(exchange, app_status, now)
+        if exchange.phase is not Phase.RESPONDED:
             self.release(exchange)
         self.window.taken()
         if not self.exchanges:
@@ -445,11 +447,13 @@ class Connection:
                 self.turns.wake()
 
     def release(self, exchange: Exchange) -> None:
-        """The handler has returned, too: drop what it holds."""
-        self.trailing.discard(exchange)
-        self.plane.handler_done(exchange)
+        """The handler has returned, too, or was never called: drop what it holds."""
+        if self.trailing:
+            self.trailing.discard(exchange)
+        if exchange.admitted:
+            self.plane.running -= 1
         exchange.ended()
-        if self.over and not self.trailing:
+        if (self.closing or self.lost) and not self.exchanges and not self.trailing:
             self.turns.wake()
 
     def cut(self, exchange: Exchange) -> None:

@@ -205,8 +205,6 @@ class Exchange(Request):
     @property
     def awaits_input(self) -> bool:
         """Whether the front end has still to send something of this request."""
-        if self.phase is Phase.PARAMS:
-            return True
         return not self.body.ended or (self._data is not None and not self._data.ended)
 
     @property
@@ -276,7 +274,8 @@ class Exchange(Request):
         soonest = min(self.deadline, self.cancel_at)
         read_timeout = self.connection.timeouts.read_timeout
         if self.phase is Phase.PARAMS:
-            silent = self.last_input + read_timeout
+            # Params make no event before they are whole: what counts is that bytes come.
+            silent = self.connection.received_at + read_timeout
             if silent <= now:
                 self.connection.close_stalled(f"no params for {read_timeout:g} s")
                 return math.inf

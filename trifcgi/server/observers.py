@@ -28,7 +28,8 @@ class Observers:
             [
                 getattr(instrument, hook)
                 for instrument in everyone
-                if getattr(type(instrument), hook) is not getattr(Instrument, hook)
+                if getattr(getattr(instrument, hook), "__func__", None)
+                is not getattr(Instrument, hook)
             ]
             for hook in _HOOKS
         )

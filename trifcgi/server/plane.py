@@ -4,7 +4,7 @@ import logging
 import select
 import socket
 import sys
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from operator import attrgetter
 from types import TracebackType
@@ -60,6 +60,7 @@ class DataPlane:
             from them.
 
     Attributes:
+        now: the trio clock, in seconds.
         connections: connections open now.
         running: requests running or queued now.
         begun: requests begun so far.
@@ -86,7 +87,10 @@ class DataPlane:
         self.limits = limits or Limits()
         self.timeouts = timeouts or Timeouts()
         self.observers = Observers(instruments)
-        self.roles = frozenset(getattr(handler, "roles", Role))
+        self.now: Callable[[], float] = trio.current_time
+        served = getattr(handler, "roles", Role)
+        # A tuple is looked through by identity first; a set would hash an enum's name.
+        self.roles: tuple[Role, ...] = tuple(role for role in Role if role in served)
         self.values = {
             MAX_CONNS: b"%d" % self.limits.max_connections,
             MAX_REQS: b"%d" % self.limits.max_requests,
@@ -171,10 +175,6 @@ class DataPlane:
         found = [e for c in self._open for e in (*c.exchanges.values(), *c.trailing)]
         return sorted(found, key=attrgetter("number"))
 
-    def now(self) -> float:
-        """The trio clock, in seconds."""
-        return trio.current_time()
-
     async def serve(
         self,
         listeners: Sequence[trio.abc.Listener[Any]],
@@ -240,6 +240,15 @@ class DataPlane:
             self._room.unpark()
             if not self._open:
                 self._empty.unpark_all()
+
+    def change_limits(self, limits: Limits) -> None:
+        """Take other limits from now on. ``max_params`` counts for connections that open from now
+        on; what runs already is never cut short.
+        """
+        self.limits = limits
+        self.values[MAX_CONNS] = b"%d" % limits.max_connections
+        self.values[MAX_REQS] = b"%d" % limits.max_requests
+        self._room.unpark_all()
 
     async def wait_for_room(self) -> None:
         """Wait until another connection may be accepted."""
@@ -317,16 +326,6 @@ class DataPlane:
             return
         exchange.deadline = min(exchange.deadline, exchange.begun_at + seconds)
         exchange.connection.arm(exchange.deadline)
-
-    def request_over(self, exchange: Exchange, app_status: int, now: float) -> None:
-        """A request has ended for its front end, whichever way."""
-        self.observers.request_ended(exchange, app_status, now)
-
-    def handler_done(self, exchange: Exchange) -> None:
-        """A request's handler has returned, or was never called: its place is free."""
-        if exchange.admitted:
-            exchange.admitted = False
-            self.running -= 1
 
 
 def _number(text: bytes) -> int:

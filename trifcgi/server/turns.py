@@ -9,7 +9,7 @@ same nursery takes the next request.
 import contextvars
 import types
 from collections import deque
-from collections.abc import Awaitable, Coroutine, Generator
+from collections.abc import Awaitable, Callable, Coroutine, Generator
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -24,6 +24,9 @@ __all__ = ["Turns"]
 
 # Tasks that a connection keeps parked between bursts of multiplexed requests.
 _SPARE_TASKS = 4
+
+# Whether parked tasks use one message over and over; see _Place.
+REUSE_PARKING = True
 
 # Requests that a task handles without having suspended, before other tasks get their turn.
 _SLICE = 64
@@ -96,28 +99,43 @@ class Turns:
         this loop.
         """
         self._waking = False
+        connection = self._connection
+        plane = connection.plane
+        queue = self._queue
         task = trio.lowlevel.current_task()
+        place = _Place(self._parked, task)
+        handled = 0
         # No checkpoint is certain in here: a request that need not wait takes none, and _SLICE
         # bounds how many of them follow each other.
         while True:  # noqa: ASYNC913
             exchange: Exchange | None = None
             try:
                 with trio.CancelScope() as scope:  # noqa: ASYNC912
-                    handled = 0
                     while True:
-                        if not self._queue:
-                            if not await self._wait(stays):
+                        if not queue:
+                            connection.flush()
+                            if connection.over:
+                                await connection.finish()
                                 return
+                            if not stays and len(self._parked) >= _SPARE_TASKS:
+                                return
+                            await place.park()
+                            self._waking = False
                             handled = 0
                             continue
                         handled += 1
                         if handled % _SLICE == 0:
-                            self._connection.flush()
+                            connection.flush()
                             await trio.lowlevel.checkpoint()
                             continue
-                        exchange = self._queue.popleft()
+                        exchange = queue.popleft()
                         if exchange.reason is None:
-                            await self._handle(exchange, scope, task)
+                            exchange.scope = scope
+                            exchange.task = task
+                            exchange.phase = Phase.RUNNING
+                            plane.observers.request_started(exchange)
+                            app_status = await self._drive(exchange, plane.handler(exchange))
+                            ending.returned(exchange, app_status)
                         else:
                             ending.stopped(exchange)
                         if exchange.scope_spent:
@@ -133,36 +151,6 @@ class Turns:
                 if exchange is not None and exchange.phase is not Phase.ENDED:
                     ending.stopped(exchange)
 
-    async def _wait(self, stays: bool) -> bool:
-        """Wait for a request; ``False`` when this task is not needed any more."""
-        connection = self._connection
-        connection.flush()
-        if connection.over:
-            await connection.finish()
-            return False
-        if len(self._parked) >= _SPARE_TASKS and not stays:
-            return False
-        task = trio.lowlevel.current_task()
-        self._parked.append(task)
-
-        def unpark(_: object) -> trio.lowlevel.Abort:
-            self._parked.remove(task)
-            return trio.lowlevel.Abort.SUCCEEDED
-
-        await trio.lowlevel.wait_task_rescheduled(unpark)
-        self._waking = False
-        return True
-
-    async def _handle(
-        self, exchange: Exchange, scope: trio.CancelScope, task: trio.lowlevel.Task
-    ) -> None:
-        plane = self._connection.plane
-        exchange.scope = scope
-        exchange.task = task
-        exchange.phase = Phase.RUNNING
-        plane.observers.request_started(exchange)
-        ending.returned(exchange, await self._drive(exchange, plane.handler(exchange)))
-
     @types.coroutine
     def _drive(self, exchange: Exchange, awaitable: Awaitable[Any]) -> Generator[Any, Any, Any]:
         """Run a handler to its end, in a context of its own.
@@ -171,7 +159,9 @@ class Turns:
         reach the connection's next request, and whenever it suspends, what it has sent goes
         out first.
         """
-        coroutine = awaitable if isinstance(awaitable, Coroutine) else _awaiting(awaitable)
+        coroutine: Coroutine[Any, Any, Any] = (
+            awaitable if isinstance(awaitable, types.CoroutineType) else _awaiting(awaitable)
+        )
         # Tools that walk trio's tasks do not see a coroutine that is stepped by hand.
         exchange.coroutine = coroutine
         plane = self._connection.plane
@@ -198,6 +188,47 @@ class Turns:
                     step = coroutine.send
         except StopIteration as done:
             return done.value
+
+
+class _Place:
+    """Where one task waits for its next request, again and again.
+
+    Making the message that parks a task costs more than parking it. It is the same each time, so
+    it is made once, by trio's own ``wait_task_rescheduled``; that trio takes it more than once is
+    not promised, and :data:`REUSE_PARKING` goes back to the plain call.
+    """
+
+    __slots__ = ("_message", "_parked", "_task")
+
+    def __init__(self, parked: list[trio.lowlevel.Task], task: trio.lowlevel.Task) -> None:
+        self._parked = parked
+        self._task = task
+        self._message = _message(self._leave) if REUSE_PARKING else None
+
+    def _leave(self, _: object) -> trio.lowlevel.Abort:
+        self._parked.remove(self._task)
+        return trio.lowlevel.Abort.SUCCEEDED
+
+    async def park(self) -> None:
+        """Wait until rescheduled; a cancel takes the task out of the list."""
+        self._parked.append(self._task)
+        if self._message is None:
+            await trio.lowlevel.wait_task_rescheduled(self._leave)
+        else:
+            (await _send(self._message)).unwrap()
+
+
+def _message(abort: Callable[[Any], trio.lowlevel.Abort]) -> Any:  # Any: trio's own secret
+    waiting = trio.lowlevel.wait_task_rescheduled(abort)  # noqa: ASYNC105 - stepped by hand
+    try:
+        return waiting.send(None)
+    finally:
+        waiting.close()
+
+
+@types.coroutine
+def _send(message: Any) -> Generator[Any, Any, Any]:
+    return (yield message)
 
 
 async def _awaiting(awaitable: Awaitable[Any]) -> Any:
