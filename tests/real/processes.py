@@ -38,6 +38,11 @@ def require(command: str) -> str:
     return found
 
 
+def _inherited() -> dict[str, str]:
+    """The environment, without what would configure trifcgi."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("TRIFCGI_")}
+
+
 def _group_members(group: int) -> list[str]:
     """What still runs in a process group. Zombies do not count: in a container nobody may
     be there to collect them."""
@@ -86,7 +91,7 @@ class PrivateProcess:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
-                env=None if environment is None else {**os.environ, **environment},
+                env={**_inherited(), **(environment or {})},
                 cwd=directory,
                 pass_fds=pass_fds,
                 start_new_session=True,
