@@ -1,0 +1,410 @@
+"""The commands for all workers of a supervisor: asked one by one, and summed."""
+
+import os
+import platform
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, Protocol
+from urllib.parse import urlencode
+
+import trio
+
+from trifcgi._version import __version__
+from trifcgi.admin.local import describe_settings
+from trifcgi.admin.source import About, CommandFailed, Data
+from trifcgi.admin.views import count_tasks, describe_task
+from trifcgi.errors import Error
+from trifcgi.observe import metrics, process
+from trifcgi.observe.stacks import task_tree
+
+__all__ = ["Fleet", "FleetSource", "Member"]
+
+_PATIENCE: Final = 1.0
+"""Seconds for a worker's answer. One that does not answer by then is shown as such, with what it
+said last."""
+
+_MEMORY_PATIENCE: Final = 30.0
+"""The same for what takes a worker long by itself: looking through all of its memory."""
+
+
+class Member(Protocol):
+    """A worker process, as its supervisor knows it."""
+
+    @property
+    def number(self) -> int:
+        """Its number, from 1; its successor has the same or another."""
+
+    @property
+    def pid(self) -> int:
+        """Its process ID."""
+
+    @property
+    def generation(self) -> int:
+        """Counts the reloads, from 1."""
+
+    @property
+    def state(self) -> str:
+        """``starting``, ``running``, ``draining`` or another plain word."""
+
+    async def ask(self, method: str, path: str, body: bytes = b"") -> tuple[int, Any]:
+        """Have its control handler answer; return the status and the JSON value.
+
+        Raises:
+            trifcgi.Error, OSError: it cannot be asked.
+        """
+
+
+class Fleet(Protocol):
+    """The supervisor, as far as the control server may ask it for things."""
+
+    @property
+    def members(self) -> Sequence[Member]:
+        """The workers that are alive, those that drain included."""
+
+    @property
+    def restarts(self) -> int:
+        """Workers that have ended by themselves so far and were replaced."""
+
+    @property
+    def draining(self) -> bool:
+        """Whether all are told to stop."""
+
+    @property
+    def addresses(self) -> Sequence[str]:
+        """What they listen on."""
+
+    def stop(self) -> None:
+        """Stop gracefully; called a second time, at once."""
+
+    def reload(self) -> None:
+        """Begin to replace the workers one by one."""
+
+    def reopen_logs(self) -> None:
+        """Open the supervisor's own log files anew; the workers are asked by themselves."""
+
+
+class FleetSource:
+    """Answers for all workers of a supervisor.
+
+    Args:
+        about: what is served.
+        fleet: the supervisor.
+    """
+
+    def __init__(self, about: About, fleet: Fleet) -> None:
+        self._about = about
+        self._fleet = fleet
+        self._last: dict[int, metrics.Counts] = {}  # by process ID
+        self._gone: metrics.Counts = metrics.add_up(())
+        self._known: dict[int, Data] = {}  # the last status, by process ID
+        self._level: str | None = None
+        self._limits: dict[str, int | None] = {}
+
+    async def bring_up_to_date(self, member: Member) -> None:
+        """Tell a worker that has just become ready what operators have changed since the start
+        (log level, limits), so that it is as the one that it replaces.
+
+        Raises:
+            trifcgi.Error, OSError: it cannot be asked.
+        """
+        if self._level is not None:
+            await member.ask("POST", "/log-level?" + urlencode({"level": self._level}))
+        if self._limits:
+            await member.ask("POST", "/limits?" + _limits_query(self._limits))
+
+    async def count(self) -> None:
+        """Take every worker's counts, so that those of one that dies soon are not lost."""
+        self._counts(await self._ask_all("GET", "/metrics?format=json"))
+
+    # Asking
+
+    async def _ask_all(
+        self, method: str, path: str, *, patience: float = _PATIENCE
+    ) -> list[tuple[Member, Data | None]]:
+        """Ask every worker at once; ``None`` for those that do not answer."""
+        members = list(self._fleet.members)
+        answers: dict[int, Data] = {}
+        failures: list[CommandFailed] = []
+
+        async def ask(member: Member) -> None:
+            try:
+                answer = await self._ask(member, method, path, patience)
+            except CommandFailed as error:
+                failures.append(error)  # raised below, where no group wraps it
+                return
+            if answer is not None:
+                answers[member.pid] = answer
+
+        async with trio.open_nursery() as nursery:
+            for member in members:
+                nursery.start_soon(ask, member)
+        if failures:
+            raise failures[0]
+        return [(member, answers.get(member.pid)) for member in members]
+
+    async def _ask(
+        self, member: Member, method: str, path: str, patience: float = _PATIENCE
+    ) -> Data | None:
+        with trio.move_on_after(patience):
+            try:
+                status, answer = await member.ask(method, path)
+            except (Error, OSError, trio.ClosedResourceError, trio.BrokenResourceError):
+                return None  # it is ending, or has
+            if status >= 400:
+                message = answer.get("error") if isinstance(answer, dict) else None
+                raise CommandFailed(status, message or f"Worker {member.number} says {status}.")
+            return answer if isinstance(answer, dict) else None
+        return None
+
+    async def _join(
+        self, method: str, path: str, key: str, *, patience: float = _PATIENCE
+    ) -> list[Data]:
+        """One list of what all workers list under ``key``; each item says whose it is."""
+        return [
+            _owned(item, member, key)
+            for member, answer in await self._ask_all(method, path, patience=patience)
+            for item in ([] if answer is None else answer[key])
+        ]
+
+    async def _of(self, method: str, id: str, rest: str = "") -> tuple[Member, Data]:
+        """Ask the worker that a request's ID names."""
+        number, dot, inner = id.partition(".")
+        for member in self._fleet.members if dot and inner.isdigit() else ():
+            if str(member.number) != number:
+                continue
+            try:
+                answer = await self._ask(member, method, f"/requests/{inner}{rest}")
+            except CommandFailed as error:
+                if error.status != 404:
+                    raise
+                continue  # during a reload two workers can share a number
+            if answer is None:
+                raise CommandFailed(504, f"Worker {number} does not answer.")
+            return member, answer
+        raise CommandFailed(404, f"There is no request {id}: it has ended, or never was.")
+
+    # Reading
+
+    async def health(self) -> Data:
+        """See :class:`~trifcgi.admin.source.Source`, as for all that follow."""
+        return {"healthy": True, "version": __version__}
+
+    async def ready(self) -> Data:
+        return {"ready": self._state() == "running", "state": self._state()}
+
+    def _state(self) -> str:
+        if self._fleet.draining:
+            return "draining"
+        running = any(member.state == "running" for member in self._fleet.members)
+        return "running" if running else "starting"
+
+    async def status(self) -> Data:
+        workers = await self._workers(await self._ask_all("GET", "/metrics?format=json"))
+        counts = metrics.add_up([self._gone, *self._last.values()])
+        return {
+            "version": __version__,
+            "python": platform.python_version(),
+            "trio": trio.__version__,
+            "app": self._about.app,
+            "kind": self._about.kind,
+            "pid": os.getpid(),
+            "began": self._about.began,
+            "uptime": round(time.time() - self._about.began, 3),
+            "ready": self._state() == "running",
+            "state": self._state(),
+            "listeners": list(self._fleet.addresses),
+            "connections": sum(worker["connections"] for worker in workers),
+            "requests": sum(worker["requests"] for worker in workers),
+            "totals": metrics.totals(counts),
+            "threads": _sum_threads(workers),
+            "restarts": self._fleet.restarts,
+            "workers": workers,
+        }
+
+    async def _workers(self, answers: list[tuple[Member, Data | None]]) -> list[Data]:
+        self._counts(answers)
+        workers = []
+        for member, answer in answers:
+            if answer is not None:
+                self._known[member.pid] = answer["workers"][0]
+            known = self._known.get(member.pid, _UNKNOWN)
+            workers.append(
+                {
+                    **known,
+                    "number": member.number,
+                    "pid": member.pid,
+                    "generation": member.generation,
+                    "state": member.state,
+                    "answers": answer is not None,
+                }
+            )
+        alive = {member.pid for member, _ in answers}
+        for pid in self._known.keys() - alive:
+            del self._known[pid]
+        return sorted(workers, key=lambda worker: (worker["number"], worker["generation"]))
+
+    def _counts(self, answers: list[tuple[Member, Data | None]]) -> None:
+        for member, answer in answers:
+            if answer is not None:
+                self._last[member.pid] = answer["counts"]
+        alive = {member.pid for member, _ in answers}
+        for pid in self._last.keys() - alive:
+            self._gone = metrics.add_up([self._gone, self._last.pop(pid)])
+
+    async def requests(self) -> Data:
+        found = await self._join("GET", "/requests", "requests")
+        return {"requests": sorted(found, key=lambda request: -request["age"])}
+
+    async def request(self, id: str) -> Data:
+        member, answer = await self._of("GET", id)
+        return {"request": _owned(answer["request"], member, "requests")}
+
+    async def tasks(self) -> Data:
+        root = trio.lowlevel.current_root_task()
+        assert root is not None  # there is one wherever this can run
+        tree = describe_task(task_tree(root))
+        own = {"number": 0, "pid": os.getpid(), "tasks": count_tasks(tree), "tree": tree}
+        return {"workers": [own, *await self._join("GET", "/tasks", "workers")]}
+
+    async def connections(self) -> Data:
+        return {"connections": await self._join("GET", "/connections", "connections")}
+
+    async def memory(self, top: int) -> Data:
+        path = f"/memory?top={top}"
+        own = {
+            "number": 0,
+            "pid": os.getpid(),
+            "rss": process.rss(),
+            "peak_rss": process.peak_rss(),
+            "open_files": process.open_files(),
+            "gc": process.garbage(),
+            "tracing": False,
+        }
+        joined = await self._join("GET", path, "workers", patience=_MEMORY_PATIENCE)
+        return {"workers": [own, *joined]}
+
+    async def config(self) -> Data:
+        limits: Data = {}
+        for _, answer in await self._ask_all("GET", "/config"):
+            if answer is not None:
+                limits = answer["limits"]
+                break
+        return {"options": describe_settings(self._about), "limits": limits}
+
+    async def metrics(self) -> Data:
+        workers = await self._workers(await self._ask_all("GET", "/metrics?format=json"))
+        return {
+            "version": __version__,
+            "python": platform.python_version(),
+            "app": self._about.app,
+            "ready": self._state() == "running",
+            "uptime": time.time() - self._about.began,
+            "restarts": self._fleet.restarts,
+            "counts": metrics.add_up([self._gone, *self._last.values()]),
+            "workers": workers,
+        }
+
+    async def traces(self) -> Data:
+        traces, awaited = [], 0
+        for member, answer in await self._ask_all("GET", "/trace"):
+            if answer is not None:
+                awaited += answer["awaited"]
+                traces += [{**trace, "worker": member.number} for trace in answer["traces"]]
+        return {"traces": sorted(traces, key=lambda trace: trace["began"]), "awaited": awaited}
+
+    # Changing
+
+    async def cancel(self, id: str) -> Data:
+        await self._of("POST", id, "/cancel")
+        return {"cancelled": id}
+
+    async def stop(self, now: bool) -> Data:
+        if now and not self._fleet.draining:
+            self._fleet.stop()
+        self._fleet.stop()
+        return self._stopping()
+
+    async def drain(self) -> Data:
+        if not self._fleet.draining:
+            self._fleet.stop()
+        return self._stopping()
+
+    def _stopping(self) -> Data:
+        running = sum(known["requests"] for known in self._known.values())
+        return {"stopping": True, "requests": running, "grace": None}
+
+    async def reload(self) -> Data:
+        if self._fleet.draining:
+            raise CommandFailed(409, "The server is stopping: nothing is replaced any more.")
+        self._fleet.reload()
+        return {"reloading": True}
+
+    async def log_level(self, level: str) -> Data:
+        self._level = level
+        path = "/log-level?" + urlencode({"level": level})
+        return {"workers": await self._join("POST", path, "workers")}
+
+    async def reopen_logs(self) -> Data:
+        self._fleet.reopen_logs()
+        own = {"number": 0, "pid": os.getpid(), "reopened": True}
+        return {"workers": [own, *await self._join("POST", "/logs/reopen", "workers")]}
+
+    async def limits(self, changes: Mapping[str, int | None]) -> Data:
+        path = "/limits?" + _limits_query(changes)
+        told = await self._join("POST", path, "workers")
+        self._limits |= changes
+        return {"workers": told}
+
+    async def trace(self, count: int) -> Data:
+        return {"workers": await self._join("POST", f"/trace?count={count}", "workers")}
+
+    async def trace_memory(self, on: bool) -> Data:
+        path = f"/memory/tracing?state={'on' if on else 'off'}"
+        return {"workers": await self._join("POST", path, "workers")}
+
+    async def collect_garbage(self) -> Data:
+        joined = await self._join("POST", "/gc", "workers", patience=_MEMORY_PATIENCE)
+        return {"workers": joined}
+
+
+_UNKNOWN: Final[Data] = {
+    "uptime": 0.0,
+    "rss": 0,
+    "lag": 0.0,
+    "connections": 0,
+    "requests": 0,
+    "threads": {"size": 0, "busy": 0, "waiting": 0, "abandoned": 0},
+    "totals": metrics.totals(metrics.add_up(())),
+    "open_files": None,
+    "log_lines_lost": 0,
+}
+"""What is shown of a worker that has never answered."""
+
+
+def _owned(item: Data, member: Member, key: str) -> Data:
+    """A worker's own word about something, as its supervisor's."""
+    number = member.number
+    if key == "workers":
+        return {**item, "number": number, "pid": member.pid}
+    owned = {**item, "worker": number}
+    if "id" in item:
+        owned["id"] = f"{number}.{item['id']}"
+    if key == "connections":
+        owned["requests"] = [f"{number}.{request}" for request in item["requests"]]
+    return owned
+
+
+def _sum_threads(workers: Sequence[Data]) -> Data:
+    return {
+        name: sum(worker["threads"][name] for worker in workers)
+        for name in ("size", "busy", "waiting", "abandoned")
+    }
+
+
+def _limits_query(changes: Mapping[str, int | None]) -> str:
+    return urlencode(
+        {
+            name.replace("_", "-"): "none" if value is None else str(value)
+            for name, value in changes.items()
+        }
+    )
