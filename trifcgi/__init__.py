@@ -25,8 +25,10 @@ if TYPE_CHECKING:
         ProtocolError,
         RequestRefused,
         ResponseError,
+        RoleRefused,
     )
     from trifcgi.limits import Limits, Timeouts
+    from trifcgi.observe.instrument import Instrument, Outcome, StopReason
     from trifcgi.protocol.constants import ProtocolStatus, Role
     from trifcgi.request import Handler, Request
     from trifcgi.server import serve_listeners, serve_stream, serve_tcp, serve_unix
@@ -38,14 +40,18 @@ __all__ = [
     "ConnectionLost",
     "Error",
     "Handler",
+    "Instrument",
     "Limits",
     "LocalProtocolError",
+    "Outcome",
     "ProtocolError",
     "ProtocolStatus",
     "Request",
     "RequestRefused",
     "ResponseError",
     "Role",
+    "RoleRefused",
+    "StopReason",
     "Timeouts",
     "__version__",
     "asgi",
@@ -69,14 +75,18 @@ if not TYPE_CHECKING:
         "ConnectionLost": "errors",
         "Error": "errors",
         "Handler": "request",
+        "Instrument": "observe.instrument",
         "Limits": "limits",
         "LocalProtocolError": "errors",
+        "Outcome": "observe.instrument",
         "ProtocolError": "errors",
         "ProtocolStatus": "protocol.constants",
         "Request": "request",
         "RequestRefused": "errors",
         "ResponseError": "errors",
         "Role": "protocol.constants",
+        "RoleRefused": "errors",
+        "StopReason": "observe.instrument",
         "Timeouts": "limits",
         "asgi": "apps.asgi",
         "scripts": "apps.scripts",
