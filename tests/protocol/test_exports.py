@@ -1,6 +1,8 @@
 """What the package offers, and the example in its docstring."""
 
+import ast
 import doctest
+import importlib.resources
 import inspect
 import sys
 
@@ -8,11 +10,25 @@ import trifcgi.protocol
 from trifcgi.protocol import events
 
 
+def definitions(module: str) -> dict[str, ast.ClassDef | ast.FunctionDef]:
+    """What a module's source defines: a compiled class or function has no ``__doc__``."""
+    package = importlib.resources.files(trifcgi.protocol)
+    source = (package / f"{module.rpartition('.')[2]}.py").read_text()
+    return {
+        node.name: node
+        for node in ast.parse(source).body
+        if isinstance(node, ast.ClassDef | ast.FunctionDef)
+    }
+
+
 def test_every_public_name_exists_and_is_documented() -> None:
+    documented = set()
     for name in trifcgi.protocol.__all__:
         offered = getattr(trifcgi.protocol, name)
-        if inspect.isclass(offered) or inspect.isfunction(offered):
-            assert inspect.getdoc(offered), name
+        if callable(offered) and offered.__module__.startswith("trifcgi.protocol."):
+            assert ast.get_docstring(definitions(offered.__module__)[name]), name
+            documented.add(name)
+    assert {"Connection", "RequestBegun", "Role", "decode_pairs"} <= documented
 
 
 def test_the_names_are_listed_once() -> None:
@@ -25,9 +41,11 @@ def test_every_event_is_offered() -> None:
 
 
 def test_every_public_method_is_documented() -> None:
-    for name, method in inspect.getmembers(trifcgi.protocol.Connection):
-        if not name.startswith("_"):
-            assert inspect.getdoc(method) or name == "side", name
+    body = definitions("connection")["Connection"].body
+    methods = [node for node in body if isinstance(node, ast.FunctionDef)]
+    assert {method.name for method in methods} >= {"receive_data", "data_to_send", "out_size"}
+    for method in methods:
+        assert method.name.startswith("_") or ast.get_docstring(method), method.name
 
 
 def test_the_example_in_the_docstring_works() -> None:

@@ -119,9 +119,6 @@ def test_counts_agree_on_every_captured_request() -> None:
 
 
 def test_a_name_too_long_for_the_format_is_refused() -> None:
-    class Huge(bytes):
-        def __len__(self) -> int:
-            return 2**31
-
+    huge = bytes(2**31)  # zeros that nobody writes or reads take no memory
     with pytest.raises(ValueError, match="2147483648 bytes"):
-        encode_pairs([(Huge(), b"")])
+        encode_pairs([(huge, b"")])

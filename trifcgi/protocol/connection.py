@@ -358,7 +358,7 @@ class Connection:
         """
         if self._is_application:
             raise LocalProtocolError(f"the {self.side} side cannot ask for values")
-        content = encode_pairs((name, b"") for name in names)
+        content = encode_pairs([(name, b"") for name in names])
         if len(content) > MAX_MANAGEMENT_LENGTH:
             raise ValueError(f"the names take {len(content)} bytes, over {MAX_MANAGEMENT_LENGTH}")
         self._output.add(pack_record(_GET_VALUES, NULL_REQUEST_ID, content))

@@ -259,9 +259,8 @@ class FrontEndIntake(Intake):
                 StderrReceived(request_id, content) if content else StderrEnded(request_id)
             )
         else:
-            app_status, number = unpack_end_request(content)
             del self._requests[request_id]
-            events.append(RequestEnded(request_id, app_status, _protocol_status(number)))
+            events.append(_read_end(request_id, content))
 
 
 def _decode_values(content: bytes) -> list[tuple[bytes, bytes]]:
@@ -271,11 +270,12 @@ def _decode_values(content: bytes) -> list[tuple[bytes, bytes]]:
         raise ProtocolError(f"management record: {error}", NULL_REQUEST_ID) from error
 
 
-def _protocol_status(number: int) -> ProtocolStatus | int:
+def _read_end(request_id: int, content: bytes) -> RequestEnded:
+    app_status, number = unpack_end_request(content)
     try:
-        return ProtocolStatus(number)
-    except ValueError:
-        return number
+        return RequestEnded(request_id, app_status, ProtocolStatus(number))
+    except ValueError:  # a status that FastCGI 1.0 does not know
+        return RequestEnded(request_id, app_status, number)
 
 
 def _illegal(move: int, request_id: int, state: FrontEndState | ApplicationState) -> ProtocolError:
