@@ -9,6 +9,7 @@ import trio
 from click.testing import CliRunner
 
 import trifcgi._version
+from trifcgi._compiled import is_compiled
 from trifcgi.cli import cli
 from trifcgi.config import OPTIONS
 
@@ -57,12 +58,13 @@ def test_the_commands_are_these(runner: CliRunner) -> None:
     assert set(cli.commands) == {"run", "check", "request"}
 
 
-def test_version_names_all_three(runner: CliRunner) -> None:
+def test_version_names_all_three_and_the_codec(runner: CliRunner) -> None:
     result = runner.invoke(cli, ["--version"])
     assert result.exit_code == 0
+    codec = "compiled" if is_compiled() else "pure Python"
     assert result.stdout == (
         f"trifcgi {trifcgi._version.__version__} "
-        f"(Python {platform.python_version()}, trio {trio.__version__})\n"
+        f"(Python {platform.python_version()}, trio {trio.__version__}, {codec} codec)\n"
     )
 
 

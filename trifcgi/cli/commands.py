@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 
 import click
 
+from trifcgi._compiled import is_compiled
 from trifcgi._version import __version__
 from trifcgi.cli.help import Command, Commands, serving_options
 from trifcgi.config import OPTIONS, Configuration, configure
@@ -53,7 +54,7 @@ _REQUEST_EXAMPLES = (
     is_eager=True,
     expose_value=False,
     callback=lambda context, _, wanted: _show_version(context, wanted=wanted),
-    help="Show the versions of trifcgi, Python and trio.",
+    help="Show the versions of trifcgi, Python and trio, and whether the codec is compiled.",
 )
 def cli() -> None:
     """The group itself does nothing."""
@@ -64,7 +65,8 @@ def _show_version(context: click.Context, *, wanted: bool) -> None:
         return
     trio = importlib.metadata.version("trio")  # importing it takes five times as long
     python = platform.python_version()
-    click.echo(f"trifcgi {__version__} (Python {python}, trio {trio})")
+    codec = "compiled" if is_compiled() else "pure Python"
+    click.echo(f"trifcgi {__version__} (Python {python}, trio {trio}, {codec} codec)")
     context.exit()
 
 
