@@ -29,8 +29,17 @@ from trifcgi.server import (
     open_unix_listener,
     systemd_fds,
 )
+from trifcgi.server.share import Share
 
-__all__ = ["App", "Worker", "inherited_sockets", "load"]
+__all__ = [
+    "App",
+    "Listener",
+    "Worker",
+    "inherited_sockets",
+    "load",
+    "open_listeners",
+    "report_listening",
+]
 
 Listener: TypeAlias = trio.SocketListener | UnixListener
 
@@ -102,25 +111,45 @@ class Worker:
     Args:
         configuration: every option.
         app: what to serve.
-        inherited: file descriptors of inherited listening sockets.
-        ready: called with the listeners' addresses once the app has started and
-            connections are accepted.
+        addresses: where to listen.
+        ready: called with the listeners once the app has started and connections are
+            accepted.
+        spawned: whether a front end has started the server with its listener on
+            descriptor 0; by default that is seen from the addresses.
+        share: fair sharing of the listeners with other processes.
+
+    Attributes:
+        plane: the data plane, once it takes requests.
+        listeners: what it listens on.
     """
 
     def __init__(
         self,
         configuration: Configuration,
         app: App,
-        inherited: Sequence[int],
-        ready: Callable[[list[str]], None],
+        addresses: Sequence[TcpAddress | UnixAddress | InheritedSocket],
+        ready: Callable[[Sequence[Listener]], None],
+        *,
+        spawned: bool | None = None,
+        share: Share | None = None,
     ) -> None:
+        self.plane: DataPlane | None = None
+        self.listeners: list[Listener] = []
         self._configuration = configuration
         self._app = app
-        self._addresses = configuration.listeners(inherited)
+        self._addresses = addresses
+        self._spawned = _is_spawned(addresses) if spawned is None else spawned
+        self._share = share
         self._tell_ready = ready
         self._scope = trio.CancelScope()
-        self._plane: DataPlane | None = None
+        self._cut_at_once = 0
         self._access_log: LogFile | None = None
+
+    @property
+    def cut(self) -> int:
+        """Requests that the stop has cut."""
+        by_drain = 0 if self.plane is None else self.plane.cut_by_drain
+        return by_drain + self._cut_at_once
 
     async def run(self) -> None:
         """Serve until :meth:`stop` or a cancel; then nothing is left open.
@@ -132,7 +161,7 @@ class Worker:
         with self._scope:
             async with contextlib.AsyncExitStack() as stack:
                 access_log = stack.enter_context(self._open_access_log())
-                listeners = await self._open_listeners(stack)
+                listeners = await open_listeners(self._configuration, self._addresses, stack)
                 plane = self._data_plane(access_log)
                 # Before any nursery: a start that fails raises its reason as it is, not
                 # as a group.
@@ -140,8 +169,8 @@ class Worker:
                 if access_log is not None:
                     await stack.enter_async_context(_running(access_log))
                 keep_logging()
-                self._plane = plane
-                await plane.serve(listeners, task_status=_Ready(self._report_ready))
+                self.plane, self.listeners = plane, listeners
+                await plane.serve(listeners, task_status=_Ready(self._tell_ready))
 
     async def _start(self, plane: DataPlane, stack: contextlib.AsyncExitStack) -> None:
         try:
@@ -156,9 +185,12 @@ class Worker:
 
     def stop(self) -> None:
         """Stop gracefully; called a second time, or before the app is ready, at once."""
-        plane = self._plane
+        plane = self.plane
         if plane is None or plane.draining:
             _log.info("stopping at once")
+            if plane is not None:
+                # Those that the drain has cut may still be cleaning up.
+                self._cut_at_once = max(0, plane.running - plane.cut_by_drain)
             self._scope.cancel(reason="told to stop at once")
         else:
             _log.info("stopping: requests running: %d", plane.running)
@@ -190,49 +222,72 @@ class Worker:
             self._access_log = None  # a signal that comes now finds nothing to reopen
             file.close()
 
-    async def _open_listeners(self, stack: contextlib.AsyncExitStack) -> list[Listener]:
-        listeners: list[Listener] = []
-        for address in self._addresses:
-            for listener in await self._open(address):
-                stack.push_async_callback(trio.aclose_forcefully, listener)
-                listeners.append(listener)
-        return listeners
-
-    async def _open(
-        self, address: TcpAddress | UnixAddress | InheritedSocket
-    ) -> Sequence[Listener]:
-        try:
-            if isinstance(address, TcpAddress):
-                return await open_tcp_listeners(address.port, host=address.host)
-            if isinstance(address, UnixAddress):
-                mode = self._configuration.unix_mode
-                return [await open_unix_listener(address.path, mode=mode)]
-            return inherited_listeners([address.fd])
-        except OSError as error:
-            raise ConfigurationError(
-                f"cannot listen on {address}: {error.strerror or error}"
-            ) from error
-
     def _data_plane(self, access_log: AccessLog | None) -> DataPlane:
         configuration = self._configuration
-        spawned = InheritedSocket(LISTENSOCK_FILENO) in self._addresses
         return DataPlane(
             self._app.handler,
             limits=configuration.limits(),
-            timeouts=configuration.timeouts(spawned=spawned),
+            timeouts=configuration.timeouts(spawned=self._spawned),
             instruments=[] if access_log is None else [access_log],
             allow=AllowList(configuration.allow),
+            share=self._share,
         )
 
-    def _report_ready(self, listeners: Sequence[Listener]) -> None:
-        for listener in listeners:
-            _log.info("%s (%s) listening on %s",
-                      self._app.name, self._app.kind, address_of(listener))  # fmt: skip
-        if self._configuration.origin("allow").source is Source.DEFAULT:
-            for listener in filter(_is_public, listeners):
-                _log.warning("peers that are not on loopback are refused on %s: "
-                             "name your front end with --allow", address_of(listener))  # fmt: skip
-        self._tell_ready([address_of(listener) for listener in listeners])
+
+def _is_spawned(addresses: Sequence[TcpAddress | UnixAddress | InheritedSocket]) -> bool:
+    return InheritedSocket(LISTENSOCK_FILENO) in addresses
+
+
+async def open_listeners(
+    configuration: Configuration,
+    addresses: Sequence[TcpAddress | UnixAddress | InheritedSocket],
+    stack: contextlib.AsyncExitStack,
+) -> list[Listener]:
+    """Open listeners, which the stack closes.
+
+    Raises:
+        ConfigurationError: one of them cannot be opened.
+    """
+    listeners: list[Listener] = []
+    for address in addresses:
+        for listener in await _open(address, configuration.unix_mode):
+            stack.push_async_callback(trio.aclose_forcefully, listener)
+            listeners.append(listener)
+    return listeners
+
+
+async def _open(
+    address: TcpAddress | UnixAddress | InheritedSocket, unix_mode: int
+) -> Sequence[Listener]:
+    try:
+        if isinstance(address, TcpAddress):
+            return await open_tcp_listeners(address.port, host=address.host)
+        if isinstance(address, UnixAddress):
+            return [await open_unix_listener(address.path, mode=unix_mode)]
+        return inherited_listeners([address.fd])
+    except OSError as error:
+        raise ConfigurationError(
+            f"cannot listen on {address}: {error.strerror or error}"
+        ) from error
+
+
+def report_listening(
+    configuration: Configuration, app: str, kind: str, listeners: Sequence[Listener]
+) -> None:
+    """Put on the log where an app is served, and who cannot reach it there.
+
+    Args:
+        configuration: every option.
+        app: the app's name.
+        kind: what it is, in words.
+        listeners: where it is served.
+    """
+    for listener in listeners:
+        _log.info("%s (%s) listening on %s", app, kind, address_of(listener))
+    if configuration.origin("allow").source is Source.DEFAULT:
+        for listener in filter(_is_public, listeners):
+            _log.warning("peers that are not on loopback are refused on %s: "
+                         "name your front end with --allow", address_of(listener))  # fmt: skip
 
 
 class _Ready:

@@ -9,7 +9,7 @@ from click.testing import CliRunner
 from trifcgi.cli import cli
 
 LATER = [
-    "--workers", "--hang-timeout", "--admin-port", "--admin-host", "--admin-unix",
+    "--admin-port", "--admin-host", "--admin-unix",
     "--admin-token-file", "--http", "--pid-file",
 ]  # fmt: skip
 
@@ -75,8 +75,8 @@ def test_usage_mistakes(runner: CliRunner, arguments: list[str], sentence: str) 
 
 def test_unknown_keys_and_variables_are_named(runner: CliRunner, tmp_path: Path) -> None:
     file = tmp_path / "shop.toml"
-    file.write_text("workers = 4\n")
-    assert mistake(runner, "run", "--config", str(file)) == f"{file}: 'workers' is not an option"
+    file.write_text("helpers = 4\n")
+    assert mistake(runner, "run", "--config", str(file)) == f"{file}: 'helpers' is not an option"
     assert mistake(runner, "run", TRIFCGI_GRAZE="4").endswith("did you mean TRIFCGI_GRACE?")
 
 

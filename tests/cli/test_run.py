@@ -197,16 +197,18 @@ class TestStop:
                 server.process.send_signal(signal.SIGINT)
                 await server.wait_for("stopping: requests running: 1")
                 server.process.send_signal(signal.SIGINT)
-                assert await server.wait_end() == 0
+                assert await server.wait_end() == 1
             assert "cleaned up" in server.log
+            assert "requests cut: 1" in server.log
             assert "Traceback" not in server.log
 
     async def test_the_grace_is_an_end(self, apps: Path) -> None:
         async with running("slow", "--port", "0", "--grace", "0", directory=apps) as server:
             async with asleep(await server.wait_address()):
                 await server.wait_for("at work")
-                assert await server.stop() == 0
+                assert await server.stop() == 1
             assert "cleaned up" in server.log
+            assert "requests cut: 1" in server.log
 
     async def test_an_app_that_hangs_while_it_starts_can_be_stopped(self, apps: Path) -> None:
         async with running(

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from trifcgi.supervisor.policy import (
+    Abort,
     Action,
     Crew,
     Kill,
@@ -30,18 +31,21 @@ class Told:
     started: list[Member]
     retired: list[Member]
     killed: list[Member]
+    aborted: list[Member]
     said: list[str]
     worst: Severity | None
 
 
 def told(actions: Iterator[Action]) -> Told:
-    result = Told([], [], [], [], None)
+    result = Told([], [], [], [], [], None)
     for action in actions:
         match action:
             case Start(member):
                 result.started.append(member)
             case Retire(member):
                 result.retired.append(member)
+            case Abort(member):
+                result.aborted.append(member)
             case Kill(member):
                 result.killed.append(member)
             case Say(severity, text):
@@ -163,6 +167,15 @@ class TestReload:
             starts = replaced(crew, new, 11).started
         assert not starts
         assert {member.generation for member in crew.members} == {1}
+
+    def test_its_end_is_told(self) -> None:
+        crew = serving(2)
+        answer = told(crew.reload(10))
+        assert answer.said == ["reloading: the workers are replaced one by one"]
+        answer = replaced(crew, answer.started[0], 11)
+        assert not answer.said
+        answer = replaced(crew, answer.started[0], 12)
+        assert answer.said == ["reloaded: every worker is a new one"]
 
     def test_the_next_one_does_not_wait_for_the_old_one_to_drain(self) -> None:
         crew = serving(2)
@@ -367,14 +380,16 @@ class TestStop:
         assert crew.members[-1].place == 1
 
 
-def test_one_that_hangs_is_killed_and_then_replaced() -> None:
+def test_one_that_hangs_may_say_where_is_killed_and_then_replaced() -> None:
     crew = serving(1)
     (member,) = crew.members
     answer = told(crew.is_hung(member, 30, 100))
-    assert answer.killed == [member]
-    assert answer.said == ["worker 1 has not answered for 30 s; it is killed"]
-    assert told(crew.has_ended(member, "SIGKILL", None, 100)).started
-    assert not told(crew.is_hung(member, 30, 101)).killed
+    assert answer.aborted == [member]
+    assert answer.said == ["worker 1 has not answered for 30 s; it is aborted"]
+    assert crew.next_tick == 101
+    assert told(crew.tick(101)).killed == [member]
+    assert told(crew.has_ended(member, "SIGKILL", None, 101)).started
+    assert not told(crew.is_hung(member, 30, 102)).aborted
 
 
 class Life(RuleBasedStateMachine):

@@ -7,6 +7,7 @@ from trifcgi.config.addresses import (
     UnixAddress,
     parse_address,
 )
+from trifcgi.config.kinds import available_cores
 from trifcgi.config.sources import configure, nearest
 from trifcgi.config.table import (
     DEFAULT_HOST,
@@ -34,6 +35,7 @@ __all__ = [
     "Source",
     "TcpAddress",
     "UnixAddress",
+    "available_cores",
     "configure",
     "nearest",
     "parse_address",

@@ -8,6 +8,7 @@ from 0 to 65535``); the caller says which option broke it.
 import abc
 import ipaddress
 import math
+import os
 import re
 from collections.abc import Mapping, Sequence
 from typing import Final, Generic, TypeAlias, TypeVar
@@ -25,6 +26,8 @@ __all__ = [
     "Networks",
     "Seconds",
     "Text",
+    "Workers",
+    "available_cores",
 ]
 
 T = TypeVar("T")
@@ -113,6 +116,42 @@ class Count(Kind[int]):
         if self.most is None:
             return f"{self.noun} is a whole number, {self.least} or more"
         return f"{self.noun} is a whole number from {self.least} to {self.most}"
+
+
+@attrs.frozen
+class Workers(Kind[int]):
+    """A number of worker processes; ``auto`` is 0 and means one a core."""
+
+    metavar: str = "N|auto"
+
+    def parse(self, text: str) -> int:
+        return 0 if text.lower() == "auto" else self._checked(_number(text))
+
+    def from_toml(self, value: object) -> int:
+        if isinstance(value, int) and not isinstance(value, bool):
+            return self._checked(value)
+        return super().from_toml(value)
+
+    def show(self, value: int) -> str:
+        return str(value) if value else "auto"
+
+    def _checked(self, number: int | None) -> int:
+        if number is None or not 1 <= number <= _MOST_WORKERS:
+            raise ValueError(self._rule())
+        return number
+
+    def _rule(self) -> str:
+        return f"workers are a whole number from 1 to {_MOST_WORKERS}, or auto"
+
+
+_MOST_WORKERS: Final = 1000
+
+
+def available_cores() -> int:
+    """The cores that this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 _SECONDS: Final = re.compile(r"(\d+(?:\.\d*)?|\.\d+) ?(ms|s|m|min|h)?", re.ASCII)

@@ -25,6 +25,7 @@ from trifcgi.config.kinds import (
     Networks,
     Seconds,
     Text,
+    Workers,
 )
 from trifcgi.limits import Limits, Timeouts
 
@@ -81,6 +82,7 @@ class Group(enum.Enum):
 
     APP = "What to serve"
     LISTENERS = "Where to listen"
+    WORKERS = "Worker processes"
     TIMEOUTS = "Timeouts (seconds; 500ms, 5min and none are understood too)"
     LIMITS = "Limits"
     LOGS = "Logs"
@@ -197,6 +199,22 @@ class Configuration:
         default_text="loopback",
     )  # fmt: skip
 
+    workers: int | None = _option(
+        Workers(), None, Group.WORKERS,
+        "Serve in so many processes under a supervisor; auto: one a core.",
+        default_text="none, one process serves",
+    )  # fmt: skip
+    max_worker_requests: int | None = _option(
+        Count("a number of requests"), None, Group.WORKERS,
+        "Replace a worker after N requests, or up to a tenth more.",
+        default_text="never",
+    )  # fmt: skip
+    max_worker_rss: int | None = _option(
+        Bytes(unlimited=True), None, Group.WORKERS,
+        "Replace a worker that uses more memory.",
+        default_text="none",
+    )  # fmt: skip
+
     request_timeout: float = _option(
         Seconds(), _TIMEOUTS.request_timeout, Group.TIMEOUTS,
         "A request's whole life; past it the app is cancelled (504).",
@@ -222,6 +240,10 @@ class Configuration:
         Seconds(zero=True), _TIMEOUTS.grace, Group.TIMEOUTS,
         "A graceful stop lets requests run on for so long.",
         default_text=f"{_TIMEOUTS.grace:g}s; {SPAWNED_GRACE:g}s on fd 0",
+    )  # fmt: skip
+    hang_timeout: float = _option(
+        Seconds(), 30.0, Group.TIMEOUTS,
+        "An event loop that is blocked for so long has all stacks logged.",
     )  # fmt: skip
 
     max_connections: int = _option(

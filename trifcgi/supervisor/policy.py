@@ -16,6 +16,7 @@ import attrs
 from trifcgi.supervisor.restarts import Restarts
 
 __all__ = [
+    "Abort",
     "Action",
     "Crew",
     "Kill",
@@ -27,6 +28,9 @@ __all__ = [
     "State",
     "Terms",
 ]
+
+# A worker that hangs may take so long to write down where, before it is killed (seconds).
+_LAST_WORDS: Final = 1.0
 
 # What a stop at once leaves for clean-up before SIGKILL (seconds).
 _AT_ONCE: Final = 5.0
@@ -102,6 +106,13 @@ class Retire:
 
 
 @attrs.frozen
+class Abort:
+    """Have a worker that hangs say where, and end."""
+
+    member: Member
+
+
+@attrs.frozen
 class Kill:
     """End a worker that does not obey."""
 
@@ -116,7 +127,7 @@ class Say:
     text: str
 
 
-Action: TypeAlias = Start | Retire | Kill | Say
+Action: TypeAlias = Start | Retire | Abort | Kill | Say
 Actions: TypeAlias = Iterator[Action]
 
 
@@ -175,6 +186,7 @@ class Crew:
         self._restarts: dict[int, Restarts] = {}
         self._due: dict[int, float] = {}
         self._worn: deque[Member] = deque()
+        self._reloading = False
         self._recycle_after = -math.inf
 
     @property
@@ -278,9 +290,10 @@ class Crew:
         """A worker's event loop has not answered for ``silence`` seconds."""
         if member.state is State.ENDED:
             return
-        text = f"worker {member.number} has not answered for {silence:g} s; it is killed"
+        text = f"worker {member.number} has not answered for {silence:g} s; it is aborted"
         yield Say(Severity.ERROR, text)
-        yield Kill(member)
+        yield Abort(member)
+        member.kill_at = min(member.kill_at, now + _LAST_WORDS)
 
     # What people want
 
@@ -289,6 +302,8 @@ class Crew:
         if self.stopping:
             return
         self.generation += 1
+        self._reloading = True
+        yield Say(Severity.INFO, "reloading: the workers are replaced one by one")
         self._worn = deque(sorted(self._serving(), key=lambda member: member.place))
         for member in self.members:
             patient = now - member.started_at < _PATIENT_START
@@ -362,7 +377,7 @@ class Crew:
 
     def _retire(self, member: Member, now: float) -> Actions:
         member.state, member.replaces = State.RETIRING, None
-        member.kill_at = now + self._terms.obey_within
+        member.kill_at = min(member.kill_at, now + self._terms.obey_within)
         yield Retire(member)
 
     def _serving(self) -> list[Member]:
@@ -386,6 +401,9 @@ class Crew:
             if old.state is State.SERVING:
                 yield self._start(old.place, now, replaces=old)
                 return
+        if self._reloading:
+            self._reloading = False
+            yield Say(Severity.INFO, "reloaded: every worker is a new one")
 
     def _lost(self, member: Member, how: str, now: float) -> Actions:
         """A worker has died that should have served on."""
@@ -414,6 +432,7 @@ class Crew:
         old, member.replaces = member.replaces, None
         assert old is not None
         self._worn.clear()
+        self._reloading = False
         self._recycle_after = now + _RECYCLE_PAUSE
         yield Say(
             Severity.ERROR,
