@@ -12,6 +12,8 @@ import tempfile
 from pathlib import Path
 
 from benchmark.servers import CONTENDERS, Contender, Running, running, running_nginx
+from trifcgi import __version__
+from trifcgi.protocol import pairs
 
 CONNECTIONS = 32
 PROJECT = Path(__file__).parents[2]
@@ -180,12 +182,17 @@ def main() -> None:
     rounds = options.rounds or (3 if options.quick else 7)
     seconds = options.seconds or (1.0 if options.quick else 3.0)
     series = measure(rounds, seconds, options.only)
-    print(f"{platform.python_implementation()} {platform.python_version()}, {rounds} rounds of")
-    print(f"{seconds:g} s each, interleaved; medians.")
+    codec = "pure Python" if str(pairs.__file__).endswith(".py") else "compiled"
+    print(
+        f"{platform.python_implementation()} {platform.python_version()}, trifcgi {__version__}"
+        f" with its codec {codec}; medians of {rounds} interleaved rounds of {seconds:g} s"
+    )
     print(table(series))
     options.json.parent.mkdir(parents=True, exist_ok=True)
     report = {
         "python": platform.python_version(),
+        "trifcgi": __version__,
+        "codec": codec,
         "machine": platform.platform(),
         "cores": os.cpu_count(),
         "connections": CONNECTIONS,

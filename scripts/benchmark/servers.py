@@ -138,6 +138,11 @@ class Running:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
+                env={
+                    name: value
+                    for name, value in os.environ.items()
+                    if not name.startswith("TRIFCGI_")
+                },
                 start_new_session=True,
             )
         os.sched_setaffinity(self._popen.pid, cores)
