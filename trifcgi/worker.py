@@ -11,11 +11,14 @@ import attrs
 import trio
 
 from trifcgi.apps.loader import as_handler, load_app
+from trifcgi.apps.threads import threads_of
 from trifcgi.config import Configuration, InheritedSocket, Source, TcpAddress, UnixAddress
 from trifcgi.errors import AppLoadError, ConfigurationError
 from trifcgi.observe.access_log import AccessLog
 from trifcgi.observe.log_file import LogFile
 from trifcgi.observe.logs import keep_logging
+from trifcgi.observe.slow_log import slow_log
+from trifcgi.observe.watchdog import watch_loop
 from trifcgi.protocol import LISTENSOCK_FILENO
 from trifcgi.request import Handler
 from trifcgi.server import (
@@ -168,6 +171,7 @@ class Worker:
                 await self._start(plane, stack)
                 if access_log is not None:
                     await stack.enter_async_context(_running(access_log))
+                await self._watch(plane, stack)
                 keep_logging()
                 self.plane, self.listeners = plane, listeners
                 await plane.serve(listeners, task_status=_Ready(self._tell_ready))
@@ -182,6 +186,15 @@ class Worker:
             raise AppLoadError(
                 f"the app's startup failed: {type(error).__name__}: {error}"
             ) from error
+
+    async def _watch(self, plane: DataPlane, stack: contextlib.AsyncExitStack) -> None:
+        configuration = self._configuration
+        # A little ahead of the supervisor, which ends a worker after the whole of it.
+        hang_timeout = 0.9 * configuration.hang_timeout
+        await stack.enter_async_context(
+            watch_loop(plane, hang_timeout=hang_timeout, threads_of=threads_of)
+        )
+        await stack.enter_async_context(slow_log(plane, configuration.slow_request, threads_of))
 
     def stop(self) -> None:
         """Stop gracefully; called a second time, or before the app is ready, at once."""

@@ -49,6 +49,7 @@ OTHER = {
     "access-log": ("-", "-"),
     "log-level": ("debug", "debug"),
     "log-format": ("json", "json"),
+    "slow-request": ("37", 37.0),
 }
 # What an option cannot do without.
 COMPANY = {"interface": {"app": "shop:app"}, "unix-mode": {"unix": "/run/a.sock"}}

@@ -38,7 +38,7 @@ def _options() -> Iterator[str]:
                 name = (
                     option.kind.metavar
                     if option.positional
-                    else f"--{option.name} {option.kind.metavar}"
+                    else f"--{option.name} {option.kind.metavar}".rstrip()
                 )
                 yield f"| `{_cell(name)}` | {_cell(option.help)} | {_cell(option.shown_default)} |"
     yield ""

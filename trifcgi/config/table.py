@@ -8,6 +8,7 @@ the effective values.
 
 import enum
 import ipaddress
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
@@ -275,6 +276,10 @@ class Configuration:
     log_format: str = _option(
         Choice(("text", "json"), "FORMAT"), "text", Group.LOGS,
         "How to log: text, or a JSON object a line (json).",
+    )  # fmt: skip
+    slow_request: float = _option(
+        Seconds(), math.inf, Group.LOGS,
+        "Log the stacks of a request that has been running for so long (seconds).",
     )  # fmt: skip
 
     origins: Mapping[str, Origin] = attrs.field(factory=dict)

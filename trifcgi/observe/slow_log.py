@@ -1,14 +1,16 @@
 """Say on the log where a request is that has been running for long, without stopping it."""
 
+import contextlib
 import logging
-from collections.abc import Sequence
+import math
+from collections.abc import AsyncIterator, Sequence
 from typing import Final, Protocol
 
 import trio
 
 from trifcgi.observe.stacks import Exchange, ThreadsOf, describe, format_tree, request_tree
 
-__all__ = ["Subject", "TimedExchange", "log_slow_requests"]
+__all__ = ["Subject", "TimedExchange", "log_slow_requests", "slow_log"]
 
 _log: Final = logging.getLogger("trifcgi.slow")
 
@@ -33,6 +35,24 @@ class Subject(Protocol):
     """What is needed of the data plane."""
 
     def exchanges(self) -> Sequence[TimedExchange]: ...
+
+
+@contextlib.asynccontextmanager
+async def slow_log(
+    subject: Subject, slow_after: float, threads_of: ThreadsOf | None = None
+) -> AsyncIterator[None]:
+    """:func:`log_slow_requests` for as long as the block lasts; without a task of its own
+    where ``slow_after`` is ``inf``.
+    """
+    if slow_after == math.inf:
+        yield
+        return
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(
+            log_slow_requests, subject, slow_after, threads_of, name="trifcgi slow log"
+        )
+        yield
+        nursery.cancel_scope.cancel(reason="the server has stopped")
 
 
 async def log_slow_requests(
