@@ -54,6 +54,7 @@ class Assignment:
         control: descriptor of the control connection.
         board: descriptor of the memory that all workers share.
         slots: how many workers that has room for.
+        handover: descriptors of the sockets through which connections change hands.
         slot: this worker's; -1: none.
         spawned: whether a front end has started the supervisor.
     """
@@ -64,6 +65,7 @@ class Assignment:
     control: int
     board: int
     slots: int
+    handover: Sequence[int]
     slot: int
     spawned: bool
 
@@ -201,7 +203,9 @@ def run(assignment: Assignment) -> int:
 
 
 async def _serve(assignment: Assignment, app: App) -> int:
-    board = Board(assignment.board, assignment.slots)
+    giving, taking = (socket.socket(fileno=fd) for fd in assignment.handover)
+    board = Board(assignment.board, assignment.slots, giving, taking)
+    share = board.share(assignment.slot)
     ready = trio.Event()
     worker = Worker(
         assignment.configuration,
@@ -209,7 +213,8 @@ async def _serve(assignment: Assignment, app: App) -> int:
         [InheritedSocket(fd) for fd in assignment.listeners],
         lambda _: ready.set(),
         spawned=assignment.spawned,
-        share=board.share(assignment.slot),
+        share=share,
+        handover=board.handover(share),
     )
     control = Control(worker, app, ready)
     failure: Exception | None = None

@@ -177,6 +177,7 @@ def _prepare(
         control=control,
         board=board.fd,
         slots=board.slots,
+        handover=board.handover_fds,
         slot=slot,
         spawned=spawned,
     )
@@ -184,7 +185,7 @@ def _prepare(
     try:
         assignment.write(fd)
         command = [*interpreter(), "-m", "trifcgi.child", str(fd)]
-        yield Spawn(command, [*fds, control, board.fd, fd])
+        yield Spawn(command, [*fds, control, board.fd, *board.handover_fds, fd])
     finally:
         os.close(fd)
 

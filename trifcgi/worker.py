@@ -32,6 +32,7 @@ from trifcgi.server import (
     open_unix_listener,
     systemd_fds,
 )
+from trifcgi.server.handover import Handover
 from trifcgi.server.share import Share
 
 __all__ = [
@@ -120,6 +121,7 @@ class Worker:
         spawned: whether a front end has started the server with its listener on
             descriptor 0; by default that is seen from the addresses.
         share: fair sharing of the listeners with other processes.
+        handover: passes kept connections on to them, and takes theirs.
 
     Attributes:
         plane: the data plane, once it takes requests.
@@ -135,6 +137,7 @@ class Worker:
         *,
         spawned: bool | None = None,
         share: Share | None = None,
+        handover: Handover | None = None,
     ) -> None:
         self.plane: DataPlane | None = None
         self.listeners: list[Listener] = []
@@ -143,6 +146,7 @@ class Worker:
         self._addresses = addresses
         self._spawned = _is_spawned(addresses) if spawned is None else spawned
         self._share = share
+        self._handover = handover
         self._tell_ready = ready
         self._scope = trio.CancelScope()
         self._cut_at_once = 0
@@ -244,6 +248,7 @@ class Worker:
             instruments=[] if access_log is None else [access_log],
             allow=AllowList(configuration.allow),
             share=self._share,
+            handover=self._handover,
         )
 
 

@@ -46,6 +46,11 @@ _CUT_GRACE = 5.0
 # closes is lost: nginx tries a GET again, but answers a POST with 502.
 _SETTLE = 0.5
 
+# How long to try to hand a connection over while very many wait to be taken, and how often
+# (seconds).
+_HAND_OVER = 1.0
+_TRY_AGAIN = 0.01
+
 
 class Connection:
     """A front end's connection and the requests on it."""
@@ -53,6 +58,7 @@ class Connection:
     __slots__ = (
         "_cut_at",
         "_finishing",
+        "_handing_over",
         "_input_left",
         "_nursery",
         "_writers",
@@ -97,6 +103,7 @@ class Connection:
         self.from_nginx = False
         self.cause = "closed"
         self._finishing = False
+        self._handing_over = False
         self._input_left = False
         self._writers = trio.lowlevel.ParkingLot()
         self._nursery: trio.Nursery | None = None
@@ -146,7 +153,7 @@ class Connection:
             return math.inf
         for exchange in [*self.exchanges.values(), *self.trailing]:
             soonest = min(soonest, exchange.check(now))
-        if not self.exchanges and not self.closing:
+        if not self.exchanges and (not self.closing or self._handing_over):
             inside_record = self.protocol.inside_record
             patience = self.timeouts.read_timeout if inside_record else self._keep_alive
             if self.idle_since + patience <= now and self.wire.input_waiting():
@@ -156,6 +163,7 @@ class Connection:
                     _log.warning(
                         "%s: half a record and then nothing for %g s; closed", self.peer, patience
                     )
+                self._handing_over = False
                 self.close("server stopping" if self.plane.draining else "idle")
             else:
                 soonest = min(soonest, self.idle_since + patience)
@@ -180,9 +188,20 @@ class Connection:
         return min(keep_alive, _SETTLE) if self.plane.draining else keep_alive
 
     def drain(self) -> None:
-        """The server stops: close with the next response, or when idle for a moment."""
-        if not self.exchanges:
+        """The server stops: hand the connection over to a process that serves on. Where there is
+        none, close with the next response, or when idle for a moment.
+        """
+        if not self.exchanges and not self._hand_over():
             self.arm(self.idle_since + self._keep_alive)
+
+    def _hand_over(self) -> bool:
+        """Begin to pass the connection on between two requests, if anybody takes it."""
+        handover = self.plane.handover
+        if handover is None or self.closing or self.lost or not handover.wanted():
+            return self._handing_over
+        self._handing_over = True
+        self.close("handed over to another process")
+        return True
 
     def inside(self, nurseries: Sequence[trio.Nursery]) -> list[trio.Nursery]:
         """Those of a task's nurseries that were opened within the connection's own."""
@@ -194,7 +213,12 @@ class Connection:
     @property
     def over(self) -> bool:
         """Whether nothing is left to do on the wire but to close it."""
-        return (self.closing or self.lost) and not self.exchanges
+        if self.exchanges:
+            return False
+        if self._handing_over and self.protocol.inside_record:
+            # Half a record is no place to hand over at: its request is still ours.
+            return self.lost
+        return self.closing or self.lost
 
     async def finish(self) -> None:
         """Close with everything sent, and end the connection's tasks.
@@ -204,6 +228,8 @@ class Connection:
         if self._finishing:
             return
         self._finishing = True
+        if self._handing_over:
+            await self._pass_on()
         if not self.lost:
             await self.wire.drain()
         if not self.lost:
@@ -219,6 +245,19 @@ class Connection:
             self._finishing = False
         elif self._nursery is not None:
             self._nursery.cancel_scope.cancel(reason="the connection has ended")
+
+    async def _pass_on(self) -> None:
+        # What comes from now on is the other's to read.
+        self.wire.pause_reading()
+        await self.wire.drain()
+        handover = self.plane.handover
+        assert handover is not None
+        with trio.move_on_after(_HAND_OVER):
+            while not self.lost:
+                if self.wire.hand_over(handover, self.window.multiplexed):
+                    self.lost = True
+                else:
+                    await trio.sleep(_TRY_AGAIN)
 
     def input_pending(self) -> bool:
         """Whether the peer may still be sending: an early answer leaves a body behind."""
@@ -410,7 +449,7 @@ class Connection:
         self.forget(exchange, app_status)
         if not exchange.keep_connection:
             self.close("the last request has ended")
-        elif self.plane.draining:
+        elif self.plane.draining and not self._hand_over():
             self._close_with_response()
 
     def _close_with_response(self) -> None:
@@ -506,10 +545,14 @@ class Connection:
     def flush(self) -> None:
         """Hand what is queued to the wire."""
         if self.protocol.out_size and not self.lost:
-            if self.closing and self.plane.draining and not self.exchanges and not self.must_cut:
+            if self.closing and self.plane.draining and self._sends_no_more:
                 self.wire.flush_last()
             else:
                 self.wire.flush()
+
+    @property
+    def _sends_no_more(self) -> bool:
+        return not (self.exchanges or self.must_cut or self._handing_over)
 
     def congested(self) -> bool:
         """Whether a handler that sends has to wait."""

@@ -17,6 +17,7 @@ from trifcgi.errors import ConfigurationError
 from trifcgi.protocol import LISTENSOCK_FILENO
 
 if TYPE_CHECKING:
+    from trifcgi.server.handover import Handover
     from trifcgi.server.plane import DataPlane
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "open_tcp_listeners",
     "open_unix_listener",
     "systemd_fds",
+    "take_connections",
 ]
 
 _log = logging.getLogger("trifcgi.server")
@@ -344,6 +346,34 @@ async def _accept_sockets(
                 _start(accepted, address, plane, nursery, allow)
                 if share is not None and share.above():
                     break
+
+
+async def take_connections(
+    handover: "Handover", plane: "DataPlane", nursery: trio.Nursery
+) -> None:
+    """Take over connections of processes that stop, until cancelled."""
+    while True:
+        await plane.wait_for_room()
+        await trio.lowlevel.wait_readable(handover.taking)
+        if plane.share is not None and not await plane.share.turn(handover.taking):
+            continue
+        taken = handover.take()
+        if taken is None:
+            # Another process was faster, or there is no descriptor left for it.
+            await trio.lowlevel.checkpoint()
+            continue
+        sock, multiplexed = taken
+        try:
+            address = sock.getpeername()
+        except OSError:
+            sock.close()  # gone meanwhile
+            continue
+        if plane.share is not None:
+            plane.share.taken()
+        peer = Peer.of(sock, address)
+        nursery.start_soon(
+            plane.serve_socket, sock, peer, multiplexed, name=f"trifcgi connection {peer}"
+        )
 
 
 def _start(

@@ -20,7 +20,8 @@ from trifcgi.request import Handler
 from trifcgi.server.connection import Connection
 from trifcgi.server.ending import Refusal, describe
 from trifcgi.server.exchange import Exchange
-from trifcgi.server.listeners import AllowList, Peer, accept_connections
+from trifcgi.server.handover import Handover
+from trifcgi.server.listeners import AllowList, Peer, accept_connections, take_connections
 from trifcgi.server.observers import Observers
 from trifcgi.server.poller import Poller
 from trifcgi.server.reaper import Reaper
@@ -58,6 +59,8 @@ class DataPlane:
         allow: TCP peers that may connect; ``None``: all.
         share: fair sharing of the listeners with other processes; ``None``: nobody else accepts
             from them.
+        handover: takes over the kept connections of other processes, and passes ours on when
+            this one stops; ``None``: they are closed.
 
     Attributes:
         now: the trio clock, in seconds.
@@ -80,6 +83,7 @@ class DataPlane:
         instruments: Iterable[Instrument] = (),
         allow: AllowList | None = None,
         share: Share | None = None,
+        handover: Handover | None = None,
     ) -> None:
         if not callable(handler):
             raise TypeError(f"handler must be an async callable, not {handler!r}")
@@ -104,6 +108,7 @@ class DataPlane:
         self.tracer: Tracer | None = None
         self.cut_by_drain = 0
         self.share = share
+        self.handover = handover
         self._allow = allow
         self._poller: Poller | None = None
         self._open: set[Connection] = set()
@@ -203,6 +208,8 @@ class DataPlane:
                         accepting.start_soon(
                             accept_connections, listener, self, connections, self._allow
                         )
+                    if self.handover is not None and self.polls:
+                        accepting.start_soon(take_connections, self.handover, self, connections)
                     if self.share is not None and not self.draining:
                         self.share.open()
                     task_status.started(list(listeners))
@@ -218,18 +225,23 @@ class DataPlane:
         """Serve one connection until it ends, and close the stream."""
         await self.serve_connection(StreamWire(stream), peer)
 
-    async def serve_socket(self, sock: socket.socket, peer: Peer) -> None:
+    async def serve_socket(
+        self, sock: socket.socket, peer: Peer, multiplexed: bool = False
+    ) -> None:
         """Serve one accepted, non-blocking socket until it ends, and close it."""
         assert self._poller is not None
         try:
-            await self.serve_connection(SocketWire(sock, self._poller), str(peer))
+            wire = SocketWire(sock, self._poller)
+            await self.serve_connection(wire, str(peer), multiplexed)
         finally:
             if self.share is not None:
                 self.share.left()
 
-    async def serve_connection(self, wire: Wire, peer: str) -> None:
+    async def serve_connection(self, wire: Wire, peer: str, multiplexed: bool = False) -> None:
         """Serve one connection, counted and drained like any other."""
         connection = Connection(self, wire, peer)
+        if multiplexed:
+            connection.window.expect_others()
         self._open.add(connection)
         if self.draining:
             connection.drain()

@@ -74,6 +74,10 @@ class Share:
         if self._open:
             self._counts[self._slot] = self._mine
 
+    def alone(self) -> bool:
+        """Whether no process accepts connections."""
+        return min(self._counts) == _CLOSED
+
     def above(self) -> bool:
         """Whether another process should have the next connection.
 

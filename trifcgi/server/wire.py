@@ -18,6 +18,7 @@ import trio
 
 if TYPE_CHECKING:
     from trifcgi.server.connection import Connection
+    from trifcgi.server.handover import Handover
     from trifcgi.server.poller import Poller
 
 __all__ = ["HIGH_WATER", "LOW_WATER", "SocketWire", "StreamWire", "Wire"]
@@ -87,6 +88,12 @@ class Wire(abc.ABC):
     def flush_last(self) -> None:
         """Flush, and close our half with the last byte where a front end could otherwise see the
         end of the response first and take the connection for one that it can use again.
+        """
+
+    @abc.abstractmethod
+    def hand_over(self, handover: "Handover", multiplexed: bool) -> bool:
+        """Pass the connection on to another process, if that is possible; then only
+        :meth:`aclose` is left to do here.
         """
 
     @abc.abstractmethod
@@ -248,6 +255,9 @@ class SocketWire(Wire):
             self._half_closed = True
             with contextlib.suppress(OSError):  # gone already
                 self._socket.shutdown(socket.SHUT_WR)
+
+    def hand_over(self, handover: "Handover", multiplexed: bool) -> bool:
+        return self._fd >= 0 and handover.give(self._socket, multiplexed)
 
     def input_waiting(self) -> bool:
         if self._fd < 0:
@@ -447,6 +457,9 @@ class StreamWire(Wire):
 
     def flush_last(self) -> None:
         self.flush()
+
+    def hand_over(self, handover: "Handover", multiplexed: bool) -> bool:
+        return False  # not every stream has a descriptor
 
     def input_waiting(self) -> bool:
         return False  # a stream cannot be asked

@@ -130,6 +130,7 @@ class Supervisor:
         else:
             _log.info("stopping %d workers", len(self._workers))
         self.stopping.set()
+        self._board.stop()
         self._do(self.crew.stop(trio.current_time()))
 
     def reload(self) -> None:
