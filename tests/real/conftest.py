@@ -1,5 +1,6 @@
 """Fixtures of the third ring: real processes, sockets and front ends."""
 
+import contextlib
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -51,17 +52,21 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     return report
 
 
+@contextlib.contextmanager
+def _short_directory() -> Iterator[Path]:
+    directory = Path(tempfile.mkdtemp(prefix="trifcgi-", dir="/tmp"))
+    try:
+        directory.chmod(0o755)
+        yield directory
+    finally:
+        shutil.rmtree(directory)
+
+
 @pytest.fixture
 def short_directory() -> Iterator[Path]:
     """A directory that others may enter, with a path short enough for Unix sockets."""
-    yield from _short_directory()
-
-
-def _short_directory() -> Iterator[Path]:
-    directory = Path(tempfile.mkdtemp(prefix="trifcgi-", dir="/tmp"))
-    directory.chmod(0o755)
-    yield directory
-    shutil.rmtree(directory)
+    with _short_directory() as directory:
+        yield directory
 
 
 @pytest.fixture(scope="session")
@@ -75,7 +80,7 @@ def ports() -> Iterator[PortBlock]:
 @pytest.fixture(scope="session")
 def deployment(ports: PortBlock) -> Iterator[Deployment]:
     """The test bed, with every application running and front ends started on demand."""
-    for directory in _short_directory():
+    with _short_directory() as directory:
         script_root = directory / "root"
         script_root.mkdir()
         bed = Deployment(directory, ports, script_root)
