@@ -75,6 +75,7 @@ class Load:
         connection = http.client.HTTPConnection("127.0.0.1", self._origin.port, timeout=20)
         headers = {"Host": f"{HOST}:{self._origin.port}"}
         turn = 0
+        body = b""
         while not self._over.is_set():
             turn += 1
             method = self._methods[turn % 2]
