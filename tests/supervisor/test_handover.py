@@ -1,9 +1,10 @@
 """What a front end sends to a server that stops is answered, or it was told in time."""
 
+import array
 import select
 import socket
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,8 @@ from tests.server.raw import RawFrontEnd
 from tests.server.test_timeouts import MemoryListener
 from trifcgi import Handler, Request
 from trifcgi.server import DataPlane, open_tcp_listeners, open_unix_listener
+from trifcgi.server.handover import Handover
+from trifcgi.server.share import SLOT, Share
 
 PATIENCE = 15.0
 
@@ -157,3 +160,113 @@ class TestOnSockets:
             connection.check(plane.now() + 100)
             assert not connection.closing
             assert b"hello" in await receive(client)
+
+
+@asynccontextmanager
+async def two_planes(
+    handler: Handler, directory: Path
+) -> AsyncGenerator[tuple[DataPlane, DataPlane, socket.socket]]:
+    """Two processes' worth of server on one listener, and a socket that the first has accepted."""
+    counts = memoryview(array.array(SLOT, [0, 0]))
+    shares = [Share(counts, 0), Share(counts, 1)]
+    giving, taking = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    listener = await open_unix_listener(directory / "a.sock")
+    async with AsyncExitStack() as stack:
+        for sock in (giving, taking):
+            stack.enter_context(sock)
+        client = stack.enter_context(socket.socket(socket.AF_UNIX))
+        stack.enter_context(trio.fail_after(PATIENCE))
+        planes = []
+        for share in shares:
+
+            def wanted(share: Share = share) -> bool:
+                return not share.alone()
+
+            # A descriptor of its own, as each process has.
+            handover = Handover(giving, stack.enter_context(taking.dup()), wanted)
+            plane = DataPlane(handler, share=share, handover=handover)
+            planes.append(await stack.enter_async_context(plane))
+        async with trio.open_nursery() as nursery:
+            await nursery.start(planes[0].serve, [listener])
+            client.connect(str(directory / "a.sock"))
+            client.setblocking(False)
+            client.send(raw.get())
+            await receive(client)
+            await nursery.start(planes[1].serve, [])
+            yield planes[0], planes[1], client
+            nursery.cancel_scope.cancel()
+
+
+@pytest.mark.real
+class TestHandover:
+    async def test_an_idle_connection_goes_on_in_the_other_process(self, tmp_path: Path) -> None:
+        async with two_planes(hello, tmp_path) as (first, second, client):
+            first.drain()
+            await first.wait_drained()
+            client.send(raw.get())
+            assert b"hello" in await receive(client)
+            assert (first.begun, second.begun) == (1, 1)
+
+    async def test_it_takes_along_what_was_sent_but_not_read(self, tmp_path: Path) -> None:
+        async with two_planes(hello, tmp_path) as (first, second, client):
+            client.send(raw.get())
+            first.drain()
+            assert b"hello" in await receive(client)
+            await first.wait_drained()
+            client.send(raw.get())
+            assert b"hello" in await receive(client)
+            assert first.begun + second.begun == 3
+
+    async def test_a_request_that_runs_is_answered_where_it_began(self, tmp_path: Path) -> None:
+        begun, release = trio.Event(), trio.Event()
+
+        async def app(request: Request) -> None:
+            if "LATER" in request.params:
+                begun.set()
+                await release.wait()
+            await hello(request)
+
+        async with two_planes(app, tmp_path) as (first, second, client):
+            client.send(raw.get(LATER="1"))
+            await begun.wait()
+            first.drain()
+            release.set()
+            assert b"hello" in await receive(client)
+            client.send(raw.get())
+            assert b"hello" in await receive(client)
+            assert (first.begun, second.begun) == (2, 1)
+
+    async def test_half_a_request_is_no_place_to_part(self, tmp_path: Path) -> None:
+        async with two_planes(hello, tmp_path) as (first, second, client):
+            request = raw.get()
+            client.send(request[:50])
+            await until(lambda: first.open_connections()[0].protocol.inside_record)
+            first.drain()
+            client.send(request[50:])
+            assert b"hello" in await receive(client)
+            await first.wait_drained()
+            client.send(raw.get())
+            assert b"hello" in await receive(client)
+            assert (first.begun, second.begun) == (2, 1)
+
+    async def test_one_that_multiplexes_is_known_for_it(self, tmp_path: Path) -> None:
+        async with two_planes(hello, tmp_path) as (first, second, client):
+            client.send(raw.get(3))
+            await receive(client)
+            first.drain()
+            await first.wait_drained()
+            await until(lambda: second.connections == 1)
+            (connection,) = second.open_connections()
+            assert connection.window.multiplexed
+
+    async def test_where_nobody_takes_it_it_closes(self, tmp_path: Path) -> None:
+        async with two_planes(hello, tmp_path) as (first, second, client):
+            second.drain()
+            first.drain()
+            assert await receive(client) == b""
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Return once something holds that nothing tells of."""
+    while not condition():  # noqa: ASYNC110
+        await trio.sleep(0.001)

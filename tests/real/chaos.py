@@ -1,0 +1,143 @@
+"""The long versions of what ``test_workers`` tries for a moment; see ``scripts/chaos``."""
+
+import random
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.real.http_client import Origin
+from tests.real.load import Load
+from tests.real.ports import PortBlock
+from tests.real.workers import SITES, Workers
+
+__all__ = ["main"]
+
+_CLIENTS = 8
+_WORKERS = 4
+_KILLS = 30  # one a second
+_RELOADS = 50
+_HUPS = 25
+_FLOOD = 500
+
+_ports = PortBlock()
+
+
+@contextmanager
+def _running(name: str, *options: str) -> Iterator[tuple[Workers, Origin]]:
+    with tempfile.TemporaryDirectory(prefix="trifcgi-", dir="/tmp") as path:
+        directory = Path(path)
+        directory.chmod(0o755)
+        workers = Workers(directory, _ports)
+        try:
+            workers.start(*options, count=_WORKERS)
+            yield workers, workers.site(name).origin
+            assert workers.stop() == 0, workers.log[-2000:]
+        finally:
+            workers.close()
+
+
+def _report(what: str, name: str, load: Load, seconds: float, more: str = "") -> int:
+    lost = load.failures.total()
+    print(
+        f"{what:8} {name:18} {seconds:6.1f} s  {load.answered:7} answered  {lost:4} lost  {more}",
+        flush=True,
+    )
+    for failure, times in load.failures.most_common(5):
+        print(f"         {times:4} times {failure}")
+    return lost
+
+
+def kills(name: str) -> int:
+    """SIGKILL of a random worker every second. Only requests that ran in it may fail, and where
+    the front end tries again, as nginx does with a GET, not even those.
+    """
+    retried = name.startswith("nginx")
+    with _running(name) as (workers, origin):
+        began = time.monotonic()
+        with Load(origin, clients=_CLIENTS, posts=not retried) as load:
+            for times in range(1, _KILLS + 1):
+                time.sleep(1)
+                workers.signal_worker(signal.SIGKILL, random.randrange(len(workers.pids)))
+                workers.wait_log("has died (SIGKILL)", times)
+            load.wait_answered(100)
+        more = f"{_KILLS} kills, {'GET' if retried else 'GET and POST'}"
+        lost = _report("kills", name, load, time.monotonic() - began, more)
+        return lost if retried else max(0, lost - _KILLS * _CLIENTS)
+
+
+def reloads(name: str) -> int:
+    """Reloads one after the other."""
+    with _running(name) as (workers, origin):
+        began = time.monotonic()
+        with Load(origin, clients=_CLIENTS) as load:
+            for _ in range(_RELOADS):
+                workers.reload()
+            load.wait_answered(100)
+        more = f"{_RELOADS} reloads, {workers.log.count('is ready')} workers started"
+        return _report("reloads", name, load, time.monotonic() - began, more)
+
+
+def _signals(name: str, what: str, pauses: list[float]) -> int:
+    with _running(name) as (workers, origin):
+        began = time.monotonic()
+        with Load(origin, clients=_CLIENTS) as load:
+            for pause in pauses:
+                workers.send(signal.SIGHUP)
+                time.sleep(pause)
+            workers.wait_log("reloaded:")
+            load.wait_answered(100)
+        more = f"{len(pauses)} HUPs, {workers.log.count('is ready')} workers started"
+        return _report(what, name, load, time.monotonic() - began, more)
+
+
+def hups(name: str) -> int:
+    """SIGHUPs 0 to 25 ms apart."""
+    return _signals(name, "hups", [random.uniform(0, 0.025) for _ in range(_HUPS)])
+
+
+def flood(name: str) -> int:
+    """SIGHUPs without a pause."""
+    return _signals(name, "flood", [0.0] * _FLOOD)
+
+
+def stopped(name: str) -> int:
+    """A worker that is stopped (SIGSTOP) is replaced after --hang-timeout; what it was working on
+    is lost, and nothing else.
+    """
+    with _running(name, "--hang-timeout", "2") as (workers, origin):
+        began = time.monotonic()
+        with Load(origin, clients=_CLIENTS, posts=False) as load:
+            load.wait_answered(100)
+            stalled = time.monotonic()
+            workers.signal_worker(signal.SIGSTOP)
+            workers.wait_log("is ready", _WORKERS + 1)
+            replaced = time.monotonic() - stalled
+            load.wait_answered(100)
+        more = f"replaced after {replaced:.1f} s"
+        lost = _report("stopped", name, load, time.monotonic() - began, more)
+        return max(0, lost - _CLIENTS)
+
+
+_ALL: dict[str, Callable[[str], int]] = {
+    each.__name__: each for each in (kills, reloads, hups, flood, stopped)
+}
+
+
+def main(names: list[str]) -> int:
+    """Run what is named, behind every front end, and give the exit status."""
+    unknown = set(names) - {*_ALL, "all"}
+    if unknown:
+        print(f"unknown: {', '.join(sorted(unknown))}; there are {', '.join(_ALL)}")
+        return 2
+    chosen = list(_ALL) if not names or "all" in names else names
+    lost = sum(_ALL[what](name) for what in chosen for name in SITES)
+    print("nothing was lost that must not be" if not lost else f"LOST: {lost}")
+    return 1 if lost else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
