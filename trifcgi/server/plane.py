@@ -154,17 +154,19 @@ class DataPlane:
 
     @asynccontextmanager
     async def _background(self) -> AsyncIterator[None]:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self.reaper.run, name="trifcgi reaper")
-            if HAVE_EPOLL:
-                self._poller = Poller()
-                nursery.start_soon(self._poller.run, name="trifcgi poller")
-            try:
-                yield
-            finally:
-                nursery.cancel_scope.cancel(reason="the data plane has ended")
-                if self._poller is not None:
-                    self._poller.close()
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self.reaper.run, name="trifcgi reaper")
+                if HAVE_EPOLL:
+                    self._poller = Poller()
+                    nursery.start_soon(self._poller.run, name="trifcgi poller")
+                try:
+                    yield
+                finally:
+                    nursery.cancel_scope.cancel(reason="the data plane has ended")
+        finally:
+            if self._poller is not None:
+                self._poller.close()
 
     def next_number(self) -> int:
         """The number of the next request."""
@@ -247,9 +249,16 @@ class DataPlane:
             connection.drain()
         try:
             await connection.run()
+        except* Exception as faults:  # noqa: BLE001 - logged, at one of the three borders
+            # A fault of the server's own, or of a stream: loud, and one connection's end.
+            _log.error(
+                "%s: the connection failed in the server itself; it is closed",
+                peer, exc_info=faults,
+            )  # fmt: skip
         finally:
             self._open.discard(connection)
-            self._room.unpark()
+            # All, for who waits for a listener that is silent must not keep the room from others.
+            self._room.unpark_all()
             if not self._open:
                 self._empty.unpark_all()
 

@@ -7,12 +7,15 @@ earlier appointment, and the call is one comparison.
 
 import heapq
 import itertools
+import logging
 import math
 from typing import Protocol
 
 import trio
 
 __all__ = ["Reaper", "Watched"]
+
+_log = logging.getLogger("trifcgi.server")
 
 
 class Watched(Protocol):
@@ -24,6 +27,9 @@ class Watched(Protocol):
 
     def check(self, now: float) -> float:
         """Act on whatever has expired by ``now`` and return the next deadline."""
+
+    def fail(self) -> None:
+        """End: :meth:`check` has raised."""
 
 
 class Reaper:
@@ -72,5 +78,9 @@ class Reaper:
                 if watched.appointment != when:
                     continue
                 watched.appointment = math.inf
-                self.arm(watched, watched.check(now))
+                try:
+                    self.arm(watched, watched.check(now))
+                except Exception:  # noqa: BLE001 - logged, at one of the three borders
+                    _log.exception("a connection failed in the server itself; it is closed")
+                    watched.fail()
                 heap = self._heap

@@ -7,6 +7,8 @@ same nursery takes the next request.
 """
 
 import contextvars
+import logging
+import math
 import types
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Generator
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
     from trifcgi.server.connection import Connection
 
 __all__ = ["Turns"]
+
+_log = logging.getLogger("trifcgi.server")
 
 # Tasks that a connection keeps parked between bursts of multiplexed requests.
 _SPARE_TASKS = 4
@@ -104,13 +108,16 @@ class Turns:
         queue = self._queue
         task = trio.lowlevel.current_task()
         place = _Place(self._parked, task)
+        depth = len(task.child_nurseries)
         handled = 0
         # No checkpoint is certain in here: a request that need not wait takes none, and _SLICE
         # bounds how many of them follow each other.
         while True:  # noqa: ASYNC913
             exchange: Exchange | None = None
+            left_open = False
             try:
                 with trio.CancelScope() as scope:  # noqa: ASYNC912
+                    within = _innermost(task)
                     while True:
                         if not queue:
                             connection.flush()
@@ -136,17 +143,32 @@ class Turns:
                             plane.observers.request_started(exchange)
                             app_status = await self._drive(exchange, plane.handler(exchange))
                             ending.returned(exchange, app_status)
+                            if _innermost(task) is not within:
+                                left_open = True
+                                break
                         else:
                             ending.stopped(exchange)
                         if exchange.scope_spent:
                             break
                         exchange = None
-            except (Exception, SystemExit) as error:
-                # SystemExit: an application that calls sys.exit() ends its request, not
-                # the server.
-                if exchange is None or exchange.phase is Phase.ENDED:
+            except BaseException as error:
+                own, passing = _divide(error)
+                if left_open and exchange is not None:
+                    _abandon_nurseries(task, depth)
+                    _log.error(
+                        "%s: the handler left a cancel scope or nursery open, as `break` out of"
+                        " an async generator does; what runs in it is cancelled",
+                        ending.describe(exchange),
+                    )
+                elif own is not None:
+                    if exchange is None or exchange.phase is Phase.ENDED:
+                        raise
+                    _abandon_nurseries(task, depth)
+                    ending.failed(exchange, own)
+                if passing is error:
                     raise
-                ending.failed(exchange, error)
+                if passing is not None:
+                    raise passing from None
             else:
                 if exchange is not None and exchange.phase is not Phase.ENDED:
                     ending.stopped(exchange)
@@ -164,7 +186,8 @@ class Turns:
         )
         # Tools that walk trio's tasks do not see a coroutine that is stepped by hand.
         exchange.coroutine = coroutine
-        plane = self._connection.plane
+        connection = self._connection
+        plane = connection.plane
         run = contextvars.copy_context().run
         step: Any = coroutine.send
         value: Any = None
@@ -177,8 +200,11 @@ class Turns:
                 finally:
                     self.driving = False
                     plane.stepping = None
-                self._connection.flush()
-                if self._queue:
+                connection.flush()
+                # A response that ended early may have been the last one of the connection.
+                if self._queue or (
+                    connection.closing and not connection.exchanges and not connection.lost
+                ):
                     self.wake()
                 try:
                     value = yield trap
@@ -188,6 +214,55 @@ class Turns:
                     step = coroutine.send
         except StopIteration as done:
             return done.value
+
+
+def _innermost(task: trio.lowlevel.Task) -> object:
+    """What tells whether a task is inside the same cancel scope as before.
+
+    trio has no public word for it. Without this one a scope that a handler leaves open would
+    hold the connection's next requests, and its deadline would end the server.
+    """
+    return getattr(task, "_cancel_status", None)
+
+
+def _abandon_nurseries(task: trio.lowlevel.Task, depth: int) -> None:
+    """Make a task forget the nurseries that a handler has opened in it and not left.
+
+    trio takes it for certain that a task leaves the last nursery that it has opened.
+    """
+    for nursery in task.child_nurseries[depth:]:
+        nursery.cancel_scope.cancel(reason="the handler has left this nursery open")
+    del task._child_nurseries[depth:]
+
+
+_Part = BaseException | None
+
+
+def _divide(error: BaseException) -> tuple[_Part, _Part]:
+    """Tell a handler's own failure from what only passes through it.
+
+    Cancelled and KeyboardInterrupt are not the handler's, alone or in a group. Everything else is
+    and ends its request, not the server: SystemExit, and what libraries derive from
+    BaseException (the panics of those written in Rust, asyncio's own CancelledError).
+    """
+    passing: _Part = None
+    own: _Part = error
+    if isinstance(error, BaseExceptionGroup):
+        passing, own = error.split((trio.Cancelled, KeyboardInterrupt))
+    elif isinstance(error, (trio.Cancelled, KeyboardInterrupt)):
+        passing, own = error, None
+    if passing is not None and _is_stray(passing):
+        return error, None
+    return own, passing
+
+
+def _is_stray(error: BaseException) -> bool:
+    """Whether a Cancelled was kept and raised where nothing is cancelled."""
+    if isinstance(error, BaseExceptionGroup) and error.subgroup(KeyboardInterrupt) is not None:
+        return False
+    return (
+        not isinstance(error, KeyboardInterrupt) and trio.current_effective_deadline() != -math.inf
+    )
 
 
 class _Place:
