@@ -30,6 +30,9 @@ _SLICE = 64
 
 _GONE = (StopReason.ABORTED, StopReason.LOST)
 
+# Those after which nobody takes the request's output.
+_DEAF = (*_GONE, StopReason.WRITE_TIMED_OUT)
+
 _CONTENT_LENGTH = re.compile(
     rb"^content-length[ \t]*:[ \t]*([0-9]+)[ \t]*\r?$", re.IGNORECASE | re.MULTILINE
 )
@@ -240,12 +243,13 @@ class Exchange(Request):
             return
         if self.reason is None:
             self.reason = reason
-        if reason in _GONE:
+        if reason in _DEAF:
             self.aborted_ = True
             if self._abort_event is not None:
                 self._abort_event.set()
             self.input_arrived()
             self.connection.wake_blocked()
+        if reason in _GONE:
             grace = self.connection.timeouts.abort_grace
             if grace > 0:
                 self.cancel_at = min(self.cancel_at, self.connection.plane.now() + grace)
@@ -385,6 +389,8 @@ class Exchange(Request):
 
     def close_stdout(self) -> None:
         """The handler has no more response to give."""
+        if self.phase is not Phase.RUNNING:
+            return  # its ID may be another request's by now
         if self.head is not None and not self.stdout_closed and not self.aborted_:
             self.stdout_closed = True
             self._release_stderr(everything=True)
@@ -407,7 +413,10 @@ class Exchange(Request):
         if self.stdout_closed or self.bodyless:
             return True
         declared = _CONTENT_LENGTH.search(self.head)
-        return declared is not None and int(declared[1]) == self.body_bytes
+        # As text: a number may have more digits than Python converts.
+        return declared is not None and (declared[1].lstrip(b"0") or b"0") == (
+            b"%d" % self.body_bytes
+        )
 
     def flush_stderr(self) -> None:
         """Queue what is left of stderr, an unended line included."""
@@ -423,6 +432,7 @@ class Exchange(Request):
         self.body.close()
         if self._data is not None:
             self._data.close()
+        self.input_arrived()
         if self._abort_event is not None and not self._abort_event.is_set():
             self.aborted_ = True
             self._abort_event.set()
