@@ -1,5 +1,6 @@
 """What has arrived of one request stream (stdin or data) and has not been read."""
 
+import contextlib
 import tempfile
 from collections import deque
 from typing import IO
@@ -63,7 +64,11 @@ class Body:
             self.buffered += len(data)
 
     def feed_spooling(self, data: bytes) -> None:
-        """Append bytes; past the window they go to the temporary file, order kept."""
+        """Append bytes; past the window they go to the temporary file, order kept.
+
+        Raises:
+            OSError: there is no room for the file.
+        """
         if self._spool is None and not self.closed and self.buffered + len(data) > WINDOW:
             self._spool = tempfile.TemporaryFile(prefix="trifcgi-body-")  # noqa: SIM115
         self.feed(data)
@@ -107,9 +112,7 @@ class Body:
             self._chunks.append(data)
             self.buffered += len(data)
         if self._spool_read == self._spool_written:
-            spool.close()
-            self._spool = None
-            self._spool_read = self._spool_written = 0
+            self._drop_spool(spool)
 
     def __bool__(self) -> bool:
         """Whether there is something to take."""
@@ -126,6 +129,10 @@ class Body:
             self._chunks.clear()
             self.buffered = 0
         if self._spool is not None:
-            self._spool.close()
-            self._spool = None
-            self._spool_read = self._spool_written = 0
+            self._drop_spool(self._spool)
+
+    def _drop_spool(self, spool: IO[bytes]) -> None:
+        self._spool = None
+        self._spool_read = self._spool_written = 0
+        with contextlib.suppress(OSError):  # a full disk shows once more; nobody wants the rest
+            spool.close()

@@ -57,7 +57,12 @@ class ReadWindow:
     def feed(self, exchange: "Exchange", body: Body, data: bytes) -> None:
         """Take body bytes that have arrived."""
         if self._spooling:
-            body.feed_spooling(data)
+            try:
+                body.feed_spooling(data)
+            except OSError as error:
+                why = f"its body cannot be kept in a temporary file: {error}"
+                self._connection.refuse_body(exchange, why)
+                return
             if exchange.spooled > SPOOL_LIMIT and self._paused_since is None:
                 self._pause(PATIENCE)
         else:
@@ -94,7 +99,8 @@ class ReadWindow:
         since = self._paused_since
         if since is None:
             return math.inf
-        full = [e for e in self._connection.exchanges.values() if e.spooled > SPOOL_LIMIT]
+        # Half the limit, as in reconsider(): a handler may stop anywhere above it.
+        full = [e for e in self._connection.exchanges.values() if e.spooled > SPOOL_LIMIT // 2]
         if not full:
             if since + PAUSE <= now:
                 self._spooling = True
@@ -108,7 +114,7 @@ class ReadWindow:
             return last + PATIENCE
         for exchange in full:
             self._connection.refuse_body(
-                exchange, f"its handler left more than {SPOOL_LIMIT} bytes of its body unread"
+                exchange, f"its handler left {exchange.spooled} bytes of its body unread"
             )
         self.reconsider()
         return math.inf
