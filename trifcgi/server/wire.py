@@ -348,6 +348,7 @@ class SocketWire(Wire):
 
     def fail(self) -> None:
         """The server itself has failed on this connection: nothing more can be sent."""
+        self._drop_output()
         self._watch(0)
         self._connection.peer_gone(None)
 
@@ -407,7 +408,7 @@ class StreamWire(Wire):
                 data = await self._stream.receive_some(_READ_BODY if connection.in_body else _READ)
                 if not data:
                     break
-                if not self._lingering:
+                if not self._lingering and not self._gone:
                     connection.data_received(bytes(data))
         except (OSError, trio.BrokenResourceError) as broken:
             error = broken
@@ -467,7 +468,8 @@ class StreamWire(Wire):
     def _queue(self, chunks: list[Chunk]) -> None:
         self._chunks.extend(chunks)
         self.unsent += sum(map(len, chunks))
-        self._idle = trio.Event()
+        if self._idle.is_set():
+            self._idle = trio.Event()
         self._wake.set()
 
     def _drop_output(self) -> None:
@@ -489,7 +491,7 @@ class StreamWire(Wire):
 
     async def drain(self) -> None:
         self.flush()
-        if self.unsent:
+        while self.unsent:
             await self._idle.wait()
 
     async def poison(self) -> None:
