@@ -249,6 +249,18 @@ class TestHandover:
             assert b"hello" in await receive(client)
             assert (first.begun, second.begun) == (2, 1)
 
+    async def test_one_that_was_to_close_closes_whenever_its_request_came(
+        self, tmp_path: Path
+    ) -> None:
+        async with two_planes(hello, tmp_path) as (first, second, client):
+            request = raw.get(keep=False)
+            client.send(request[:50])
+            await until(lambda: first.open_connections()[0].protocol.inside_record)
+            first.drain()
+            client.send(request[50:])
+            assert b"hello" in await receive(client)
+            assert await receive(client) == b""
+
     async def test_one_that_multiplexes_is_known_for_it(self, tmp_path: Path) -> None:
         async with two_planes(hello, tmp_path) as (first, second, client):
             client.send(raw.get(3))
