@@ -41,6 +41,14 @@ _LINGER = 2.0
 # How long a response that was cut waits for its neighbours on the connection (seconds).
 _CUT_GRACE = 5.0
 
+# Unsent bytes of a connection that no running request accounts for: small answers that never wait,
+# as those to FCGI_GET_VALUES, refusals, heads without a body. Past it they are a flood by a peer
+# that does not read.
+_MAX_UNSENT = 4 * 1024 * 1024
+
+# What a running request adds at most: send_all's stride, and what was unsent before it.
+_UNSENT_PER_REQUEST = 512 * 1024
+
 # While the server stops: a connection used so recently is not idle, as its front end may just be
 # sending the next request (seconds). It cannot be told, and what it has sent to a connection that
 # closes is lost: nginx tries a GET again, but answers a POST with 502.
@@ -136,6 +144,7 @@ class Connection:
                 self.release(exchange)
             with trio.move_on_after(1, shield=True):
                 await self.wire.aclose()
+            self.wake_blocked()  # a task that is not of this connection may wait, too
             instruments.connection_closed(self.peer, self.cause)
 
     def arm(self, when: float) -> None:
@@ -147,13 +156,16 @@ class Connection:
         """Act on the deadlines that have passed; return the next one."""
         if self.lost and not self.exchanges and not self.trailing:
             return math.inf
-        soonest = self._cut_at
-        if soonest <= now:
+        if self._cut_at <= now:
+            self._cut_at = math.inf
             self._abandon("its neighbours took too long to end after a response was cut")
-            return math.inf
+        soonest = self._cut_at
         for exchange in [*self.exchanges.values(), *self.trailing]:
             soonest = min(soonest, exchange.check(now))
-        if not self.exchanges and (not self.closing or self._handing_over):
+        if self.exchanges:
+            # Nobody asks for a look when the last one ends: the keep-alive needs one by then.
+            soonest = min(soonest, now + max(self._keep_alive, _SETTLE))
+        elif not self.closing or self._handing_over:
             inside_record = self.protocol.inside_record
             patience = self.timeouts.read_timeout if inside_record else self._keep_alive
             if self.idle_since + patience <= now and self.wire.input_waiting():
@@ -170,8 +182,8 @@ class Connection:
         if blocked is not None:
             if blocked + self.timeouts.write_timeout <= now:
                 self._write_timed_out()
-                return math.inf
-            soonest = min(soonest, blocked + self.timeouts.write_timeout)
+            else:
+                soonest = min(soonest, blocked + self.timeouts.write_timeout)
         return min(soonest, self.window.check(now))
 
     def close(self, cause: str) -> None:
@@ -408,6 +420,10 @@ class Connection:
         """A request's params stall: it never becomes one."""
         self._abandon(why)
 
+    def fail(self) -> None:
+        """The server's own code has failed here: end this connection and its requests."""
+        self._abandon("failed in the server itself")
+
     def _write_timed_out(self) -> None:
         if self.lost:
             return
@@ -552,6 +568,13 @@ class Connection:
                 self.wire.flush_last()
             else:
                 self.wire.flush()
+            if self.wire.unsent > _MAX_UNSENT:
+                self._look_at_unsent()
+
+    def _look_at_unsent(self) -> None:
+        unsent = self.wire.unsent
+        if unsent > _MAX_UNSENT + _UNSENT_PER_REQUEST * len(self.exchanges):
+            self._abandon(f"sends on and reads no answers, of which {unsent} bytes wait")
 
     @property
     def _sends_no_more(self) -> bool:
@@ -561,7 +584,8 @@ class Connection:
         """Whether a handler that sends has to wait."""
         if self.protocol.out_size > HIGH_WATER or not self.turns.driving:
             self.flush()
-        return self.wire.unsent > HIGH_WATER
+        # Lost just now: the wait raises at once.
+        return self.wire.unsent > HIGH_WATER or self.lost
 
     async def wait_writable(self, exchange: Exchange) -> None:
         """Wait until the wire has drained, or the request is aborted."""
