@@ -4,20 +4,21 @@ import contextlib
 import logging
 import os
 import signal
-import socket
 from collections.abc import AsyncIterator, Iterator, Sequence
 from functools import partial
-from typing import Any, Final
+from pathlib import Path
+from typing import Any, Final, TypeAlias
 
 import trio
 
 from trifcgi.child import Assignment, interpreter
-from trifcgi.config import Configuration, InheritedSocket, available_cores
+from trifcgi.config import Address, Configuration, InheritedSocket, available_cores
+from trifcgi.daemon import Service, as_service
 from trifcgi.errors import ConfigurationError
 from trifcgi.observe.logs import set_up_logs
 from trifcgi.observe.watchdog import dump_on_abort
 from trifcgi.protocol import LISTENSOCK_FILENO
-from trifcgi.server import address_of
+from trifcgi.server import UnixListener, address_of
 from trifcgi.supervisor.board import Board, anonymous_file
 from trifcgi.supervisor.policy import Member, Terms
 from trifcgi.supervisor.process import Spawn
@@ -33,6 +34,8 @@ from trifcgi.worker import (
 )
 
 __all__ = ["launch"]
+
+_Address: TypeAlias = Address | InheritedSocket
 
 _log: Final = logging.getLogger("trifcgi")
 
@@ -65,11 +68,16 @@ def launch(configuration: Configuration) -> int:
     """
     set_up_logs(configuration.log_level, configuration.log_format)
     dump_on_abort()
+    # Before anything is forked: systemd's are meant for this very process.
     inherited = inherited_sockets()
     try:
-        if configuration.workers is not None:
-            return trio.run(_supervise, configuration, configuration.workers, inherited)
-        return trio.run(_serve, configuration, load(configuration), inherited)
+        with as_service(
+            daemon=configuration.daemon,
+            pid_file=configuration.pid_file,
+            user=configuration.user,
+            group=configuration.group,
+        ) as service:
+            return _run(configuration, configuration.listeners(inherited), service)
     except ConfigurationError:
         raise
     except Exception:  # noqa: BLE001 (the last border: every failure has its exit status)
@@ -77,21 +85,61 @@ def launch(configuration: Configuration) -> int:
         return 1
 
 
+def _run(configuration: Configuration, addresses: Sequence[_Address], service: Service) -> int:
+    if configuration.workers is not None:
+        return trio.run(_supervise, configuration, configuration.workers, addresses, service)
+    if service.identity is None:
+        return trio.run(_serve, configuration, load(configuration), addresses, service)
+    # A loop of its own opens the sockets, and has ended by the time the app is loaded.
+    listeners = trio.run(_open, configuration, addresses)
+    try:
+        service.drop_privileges(_paths(listeners))
+        app = load(configuration)
+    except BaseException:
+        trio.run(_close, listeners)
+        raise
+    return trio.run(partial(_serve, configuration, app, addresses, service, listeners=listeners))
+
+
+async def _open(configuration: Configuration, addresses: Sequence[_Address]) -> list[Listener]:
+    async with contextlib.AsyncExitStack() as stack:
+        listeners = await open_listeners(configuration, addresses, stack)
+        stack.pop_all()
+    return listeners
+
+
+async def _close(listeners: Sequence[Listener]) -> None:
+    for listener in listeners:
+        await trio.aclose_forcefully(listener)
+
+
+def _paths(listeners: Sequence[Listener]) -> list[Path]:
+    return [listener.path for listener in listeners if isinstance(listener, UnixListener)]
+
+
 # Without worker processes
 
 
-async def _serve(configuration: Configuration, app: App, inherited: list[int]) -> int:
+async def _serve(
+    configuration: Configuration,
+    app: App,
+    addresses: Sequence[_Address],
+    service: Service,
+    *,
+    listeners: Sequence[Listener] | None = None,
+) -> int:
     def tell_ready(listeners: Sequence[Listener]) -> None:
         report_listening(configuration, app.name, app.kind, listeners)
-        _tell_ready(listeners)
+        service.ready([address_of(listener) for listener in listeners])
 
-    worker = Worker(configuration, app, configuration.listeners(inherited), tell_ready)
+    worker = Worker(configuration, app, addresses, tell_ready, listeners=listeners)
     failure: Exception | None = None
     # Signals count from before the first listener opens: what is sent while the app
     # starts up, which may take long, is obeyed as well.
     with trio.open_signal_receiver(*_SIGNALS) as signals:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(_obey, signals, worker, name="trifcgi signals")
+            nursery.start_soon(_obey, signals, worker, service, name="trifcgi signals")
+            nursery.start_soon(service.systemd.keep_watchdog)
             try:
                 await worker.run()
             except Exception as error:  # noqa: BLE001 (raised again below)
@@ -105,7 +153,7 @@ async def _serve(configuration: Configuration, app: App, inherited: list[int]) -
     return 1 if worker.cut else 0
 
 
-async def _obey(signals: AsyncIterator[int], worker: Worker) -> None:
+async def _obey(signals: AsyncIterator[int], worker: Worker, service: Service) -> None:
     async for number in signals:
         name = signal.Signals(number).name
         match number:
@@ -115,17 +163,19 @@ async def _obey(signals: AsyncIterator[int], worker: Worker) -> None:
                 worker.reopen_logs()
             case _:
                 _log.info("%s received", name)
-                _notify("STOPPING=1")
+                service.systemd.stopping()
                 worker.stop()
 
 
 # With worker processes
 
 
-async def _supervise(configuration: Configuration, workers: int, inherited: list[int]) -> int:
-    addresses = configuration.listeners(inherited)
+async def _supervise(
+    configuration: Configuration, workers: int, addresses: Sequence[_Address], service: Service
+) -> int:
     async with contextlib.AsyncExitStack() as stack:
         listeners = await open_listeners(configuration, addresses, stack)
+        service.drop_privileges(_paths(listeners))
         size = workers or available_cores()
         board = Board.create(_SPARE_SLOTS + 2 * size)
         stack.callback(board.close)
@@ -133,7 +183,7 @@ async def _supervise(configuration: Configuration, workers: int, inherited: list
 
         def tell_ready(facts: dict[str, Any]) -> None:
             report_listening(configuration, facts["app"], facts["kind"], listeners)
-            _tell_ready(listeners)
+            service.ready([address_of(listener) for listener in listeners])
 
         supervisor = Supervisor(
             Terms(
@@ -149,7 +199,8 @@ async def _supervise(configuration: Configuration, workers: int, inherited: list
         )
         with trio.open_signal_receiver(*_SIGNALS, *_SIZE_SIGNALS) as signals:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(_obey_all, signals, supervisor, name="trifcgi signals")
+                nursery.start_soon(_obey_all, signals, supervisor, service, name="trifcgi signals")
+                nursery.start_soon(service.systemd.keep_watchdog)
                 nursery.start_soon(_close_on_stop, supervisor, listeners)
                 status = await supervisor.run()
                 nursery.cancel_scope.cancel(reason="the server has stopped")
@@ -197,39 +248,19 @@ async def _close_on_stop(supervisor: Supervisor, listeners: Sequence[Listener]) 
         await trio.aclose_forcefully(listener)
 
 
-async def _obey_all(signals: AsyncIterator[int], supervisor: Supervisor) -> None:
+async def _obey_all(signals: AsyncIterator[int], supervisor: Supervisor, service: Service) -> None:
     async for number in signals:
         _log.info("%s received", signal.Signals(number).name)
         match number:
             case signal.SIGHUP:
                 supervisor.reload()
             case signal.SIGUSR1:
+                service.reopen_log()
                 supervisor.reopen_logs()
             case signal.SIGTTIN:
                 supervisor.add()
             case signal.SIGTTOU:
                 supervisor.remove()
             case _:
-                _notify("STOPPING=1")
+                service.systemd.stopping()
                 supervisor.stop()
-
-
-# systemd
-
-
-def _tell_ready(listeners: Sequence[Listener]) -> None:
-    addresses = ", ".join(address_of(listener) for listener in listeners)
-    _notify(f"READY=1\nSTATUS=listening on {addresses}")
-
-
-def _notify(message: str) -> None:
-    """Tell systemd, where it asked to be told (``sd_notify(3)``)."""
-    path = os.environ.get("NOTIFY_SOCKET", "")
-    if not path.startswith(("/", "@")):
-        return
-    address = "\0" + path[1:] if path.startswith("@") else path
-    try:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
-            sock.sendto(message.encode(), socket.MSG_DONTWAIT, address)
-    except OSError as error:
-        _log.warning("systemd cannot be told %s: %s", message.partition("\n")[0], error.strerror)

@@ -18,6 +18,7 @@ from trifcgi.observe.access_log import AccessLog
 from trifcgi.observe.log_file import LogFile
 from trifcgi.observe.logs import keep_logging
 from trifcgi.observe.slow_log import slow_log
+from trifcgi.observe.stdio import StderrFile, let_go
 from trifcgi.observe.watchdog import watch_loop
 from trifcgi.protocol import LISTENSOCK_FILENO
 from trifcgi.request import Handler
@@ -120,6 +121,8 @@ class Worker:
             accepted.
         spawned: whether a front end has started the server with its listener on
             descriptor 0; by default that is seen from the addresses.
+        listeners: those addresses' listeners, where they are open already; they are closed
+            in the end.
         share: fair sharing of the listeners with other processes.
         handover: passes kept connections on to them, and takes theirs.
 
@@ -136,6 +139,7 @@ class Worker:
         ready: Callable[[Sequence[Listener]], None],
         *,
         spawned: bool | None = None,
+        listeners: Sequence[Listener] | None = None,
         share: Share | None = None,
         handover: Handover | None = None,
     ) -> None:
@@ -145,6 +149,8 @@ class Worker:
         self._app = app
         self._addresses = addresses
         self._spawned = _is_spawned(addresses) if spawned is None else spawned
+        self._given = listeners
+        self._stderr = StderrFile() if configuration.daemon else None
         self._share = share
         self._handover = handover
         self._tell_ready = ready
@@ -168,7 +174,7 @@ class Worker:
         with self._scope:
             async with contextlib.AsyncExitStack() as stack:
                 access_log = stack.enter_context(self._open_access_log())
-                listeners = await open_listeners(self._configuration, self._addresses, stack)
+                listeners = await self._open_listeners(stack)
                 plane = self._data_plane(access_log)
                 # Before any nursery: a start that fails raises its reason as it is, not
                 # as a group.
@@ -178,7 +184,14 @@ class Worker:
                 await self._watch(plane, stack)
                 keep_logging()
                 self.plane, self.listeners = plane, listeners
-                await plane.serve(listeners, task_status=_Ready(self._tell_ready))
+                await plane.serve(listeners, task_status=_Ready(self._is_ready))
+
+    async def _open_listeners(self, stack: contextlib.AsyncExitStack) -> list[Listener]:
+        if self._given is None:
+            return await open_listeners(self._configuration, self._addresses, stack)
+        for listener in self._given:
+            stack.push_async_callback(trio.aclose_forcefully, listener)
+        return list(self._given)
 
     async def _start(self, plane: DataPlane, stack: contextlib.AsyncExitStack) -> None:
         try:
@@ -190,6 +203,11 @@ class Worker:
             raise AppLoadError(
                 f"the app's startup failed: {type(error).__name__}: {error}"
             ) from error
+
+    def _is_ready(self, listeners: Sequence[Listener]) -> None:
+        self._tell_ready(listeners)
+        if self._configuration.daemon:
+            let_go()  # nothing is left to say to whoever started it
 
     async def _watch(self, plane: DataPlane, stack: contextlib.AsyncExitStack) -> None:
         configuration = self._configuration
@@ -215,10 +233,12 @@ class Worker:
 
     def reopen_logs(self) -> None:
         """Open the log files anew, after something has moved them away."""
-        if self._access_log is None:
-            _log.info("there is no log file to reopen")
-        else:
+        if self._stderr is not None:
+            self._stderr.reopen()
+        if self._access_log is not None:
             self._access_log.reopen()
+        elif self._stderr is None:
+            _log.info("there is no log file to reopen")
 
     @contextlib.contextmanager
     def _open_access_log(self) -> Iterator[AccessLog | None]:

@@ -10,7 +10,7 @@ from trifcgi.cli import cli
 
 LATER = [
     "--admin-port", "--admin-host", "--admin-unix",
-    "--admin-token-file", "--http", "--pid-file",
+    "--admin-token-file", "--http",
 ]  # fmt: skip
 
 
@@ -43,7 +43,7 @@ def test_a_misspelt_option_gets_a_hint(runner: CliRunner) -> None:
 
 
 def test_a_flag_that_does_not_exist(runner: CliRunner) -> None:
-    assert mistake(runner, "run", "--daemon") == "there is no option --daemon"
+    assert mistake(runner, "run", "--foreground") == "there is no option --foreground"
 
 
 @pytest.mark.parametrize(

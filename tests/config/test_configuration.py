@@ -46,10 +46,14 @@ OTHER = {
     "max-requests": ("12", 12),
     "max-params": ("2M", 2 << 20),
     "max-body": ("3M", 3 << 20),
-    "access-log": ("-", "-"),
+    "access-log": ("/var/log/a.log", "/var/log/a.log"),
     "log-level": ("debug", "debug"),
     "log-format": ("json", "json"),
     "slow-request": ("37", 37.0),
+    "daemon": ("on", True),
+    "pid-file": ("/run/a.pid", "/run/a.pid"),
+    "user": ("www-data", "www-data"),
+    "group": ("adm", "adm"),
 }
 # What an option cannot do without.
 COMPANY = {"interface": {"app": "shop:app"}, "unix-mode": {"unix": "/run/a.sock"}}

@@ -10,6 +10,7 @@ from trifcgi.config.kinds import (
     Bytes,
     Choice,
     Count,
+    Flag,
     Kind,
     Mode,
     Mount,
@@ -150,6 +151,7 @@ def test_toml_has_types_of_its_own(kind: Kind[Any], value: object, expected: obj
         (Networks(), ["10.0.0.7", 5]),
         (COLOURS, ["red"]),
         (Mount(), {}),
+        (Flag(), 1),
     ],
 )
 def test_toml_values_of_another_type_are_refused(kind: Kind[Any], value: object) -> None:
@@ -170,6 +172,8 @@ def test_toml_values_of_another_type_are_refused(kind: Kind[Any], value: object)
         (Mount(), "", "/"),
         (Networks(), (ipaddress.ip_network("10.0.0.7"),), "10.0.0.7"),
         (Networks(), (ipaddress.ip_network("10.0.0.0/8"),), "10.0.0.0/8"),
+        (Flag(), True, "on"),
+        (Flag(), False, "off"),
         (PORT, 80, "80"),
     ],
 )

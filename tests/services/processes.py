@@ -7,6 +7,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import trio
+
+import trifcgi
+
 PATIENCE = 30.0
 """Seconds after which a test fails that waits for something; none waits so long otherwise."""
 
@@ -40,3 +44,13 @@ def is_alive(pid: int) -> bool:
     except (FileNotFoundError, ProcessLookupError):
         return False
     return state not in "ZX"
+
+
+def others_can_run_python() -> bool:
+    """Whether users other than this one reach the interpreter and what it imports."""
+    return all(
+        directory.stat().st_mode & 0o005 == 0o005
+        for path in (sys.executable, os.__file__, trio.__file__, trifcgi.__file__)
+        for directory in (Path(path), Path(path).resolve())
+        for directory in directory.parents
+    )

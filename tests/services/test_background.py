@@ -83,14 +83,16 @@ time.sleep({PATIENCE})
 def test_a_log_that_is_a_file_stays_and_can_be_moved_away(note: Path, tmp_path: Path) -> None:
     log, moved = tmp_path / "log", tmp_path / "log.1"
     after = f"""
+from trifcgi.observe.stdio import StderrFile
+log = StderrFile()
 os.write(2, b"first\\n")
 os.rename({str(log)!r}, {str(moved)!r})
-background.reopen_log()
+log.reopen()
 os.write(2, b"second\\n")
 """
     with log.open("ab") as stderr:
         done = run_python(stay(after=after), note, stderr=stderr.fileno())
     assert done.returncode == 0
-    wait_until(lambda: log.exists() and bool(log.read_bytes()))
+    wait_until(lambda: moved.exists() and log.exists() and bool(log.read_bytes()))
     assert (moved.read_bytes(), log.read_bytes()) == (b"first\n", b"second\n")
     note.unlink()

@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 
 import click
 
-from trifcgi.config import OPTIONS, Option, nearest
+from trifcgi.config import OPTIONS, Flag, Option, nearest
 from trifcgi.errors import AppLoadError, ConfigurationError
 
 __all__ = ["Command", "Commands", "GroupedOption", "serving_options"]
@@ -117,12 +117,13 @@ def _app_argument(option: Option) -> click.Parameter:
 
 def _option(option: Option) -> click.Parameter:
     # Every value stays text here: its kind reads it, the same way as from elsewhere.
-    return GroupedOption(
-        [f"--{option.name}", option.attribute],
-        metavar=option.kind.metavar,
-        help=f"{option.help} [{option.shown_default}]",
-        heading=option.group.value,
-    )
+    names = [f"--{option.name}", option.attribute]
+    text = f"{option.help} [{option.shown_default}]"
+    heading = option.group.value
+    if isinstance(option.kind, Flag):
+        on = option.kind.show(True)
+        return GroupedOption(names, is_flag=True, flag_value=on, help=text, heading=heading)
+    return GroupedOption(names, metavar=option.kind.metavar, help=text, heading=heading)
 
 
 def serving_options() -> list[click.Parameter]:

@@ -7,7 +7,7 @@ from trifcgi.config.addresses import (
     UnixAddress,
     parse_address,
 )
-from trifcgi.config.kinds import available_cores
+from trifcgi.config.kinds import Flag, available_cores
 from trifcgi.config.sources import configure, nearest
 from trifcgi.config.table import (
     DEFAULT_HOST,
@@ -28,6 +28,7 @@ __all__ = [
     "LOOPBACK",
     "OPTIONS",
     "Configuration",
+    "Flag",
     "Group",
     "InheritedSocket",
     "Option",

@@ -19,6 +19,7 @@ __all__ = [
     "Bytes",
     "Choice",
     "Count",
+    "Flag",
     "Kind",
     "Mode",
     "Mount",
@@ -88,6 +89,34 @@ class Text(Kind[str]):
 
     def _rule(self) -> str:
         return f"{self.noun} is a text that is not empty"
+
+
+@attrs.frozen
+class Flag(Kind[bool]):
+    """On or off; on the command line the option alone says on."""
+
+    metavar: str = ""
+
+    def parse(self, text: str) -> bool:
+        on = _FLAGS.get(text.lower())
+        if on is None:
+            raise ValueError(self._rule())
+        return on
+
+    def from_toml(self, value: object) -> bool:
+        return value if isinstance(value, bool) else super().from_toml(value)
+
+    def show(self, value: bool) -> str:
+        return "on" if value else "off"
+
+    def _rule(self) -> str:
+        return "it is either on or off (true and false, yes and no, 1 and 0 are understood too)"
+
+
+_FLAGS: Final[Mapping[str, bool]] = {
+    "on": True, "true": True, "yes": True, "1": True,
+    "off": False, "false": False, "no": False, "0": False,
+}  # fmt: skip
 
 
 @attrs.frozen

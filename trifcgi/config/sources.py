@@ -158,6 +158,11 @@ def _refuse_contradictions(configuration: Configuration) -> None:
         raise ConfigurationError(
             f"{_named(configuration, 'unix-mode')} needs a Unix socket: add --unix PATH"
         )
+    if configuration.daemon and configuration.access_log == "-":
+        raise ConfigurationError(
+            f"{_named(configuration, 'access-log')} - is stdout, which "
+            f"{_named(configuration, 'daemon')} lets go of: name a file"
+        )
 
 
 def _named(configuration: Configuration, name: str) -> str:

@@ -19,6 +19,7 @@ from trifcgi.config.kinds import (
     Bytes,
     Choice,
     Count,
+    Flag,
     Kind,
     Mode,
     Mount,
@@ -87,6 +88,7 @@ class Group(enum.Enum):
     TIMEOUTS = "Timeouts (seconds; 500ms, 5min and none are understood too)"
     LIMITS = "Limits"
     LOGS = "Logs"
+    SERVICE = "As a service"
 
 
 @attrs.frozen
@@ -280,6 +282,26 @@ class Configuration:
     slow_request: float = _option(
         Seconds(), math.inf, Group.LOGS,
         "Log the stacks of a request that has been running for so long (seconds).",
+    )  # fmt: skip
+
+    daemon: bool = _option(
+        Flag(), False, Group.SERVICE,
+        "Go to the background once ready; exit 0 only then.",
+    )  # fmt: skip
+    pid_file: str | None = _option(
+        Text("a file name", metavar="PATH"), None, Group.SERVICE,
+        "Write the process ID to this file, and refuse to run twice with it.",
+        default_text="none",
+    )  # fmt: skip
+    user: str | None = _option(
+        Text("a user", metavar="USER"), None, Group.SERVICE,
+        "Become this user once the sockets are open, before the app is loaded.",
+        default_text="who starts it",
+    )  # fmt: skip
+    group: str | None = _option(
+        Text("a group", metavar="GROUP"), None, Group.SERVICE,
+        "Become this group; Unix sockets are given to it.",
+        default_text="the user's",
     )  # fmt: skip
 
     origins: Mapping[str, Origin] = attrs.field(factory=dict)

@@ -11,18 +11,16 @@ import contextlib
 import logging
 import os
 import signal
-import stat
 import sys
-from pathlib import Path
 from types import FrameType
 from typing import Final, NoReturn
+
+from trifcgi.observe.stdio import is_regular, let_go
 
 __all__ = ["Background", "go_to_background"]
 
 _log: Final = logging.getLogger("trifcgi")
 
-_STDIN: Final = 0
-_STDOUT: Final = 1
 _STDERR: Final = 2
 _READY: Final = b"r"
 _FAILED: Final = 1
@@ -100,7 +98,6 @@ class Background:
     def __init__(self, writer: int) -> None:
         self._writer: int | None = writer
         os.set_inheritable(writer, False)
-        self._log_path = _path_of(_STDERR)
 
     def ready(self) -> None:
         """Say that the start went well, and let go of the terminal.
@@ -111,50 +108,10 @@ class Background:
         writer, self._writer = self._writer, None
         if writer is None:
             return
-        if self._log_path is None:
-            _log.info("the log ends here, in the background; 2>>FILE keeps it in a file")
-        _let_go()
+        if not is_regular(_STDERR):
+            _log.info("the log ends here, in the background; 2>>FILE keeps it")
+        let_go()
         # The process that reads it may have been killed, and what is written is no news then.
         with contextlib.suppress(BrokenPipeError):
             os.write(writer, _READY)
         os.close(writer)
-
-    def reopen_log(self) -> None:
-        """Open the file anew that stderr was redirected to, after something has moved it."""
-        if self._log_path is None:
-            return
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOCTTY | os.O_CLOEXEC
-        try:
-            fd = os.open(self._log_path, flags, 0o640)
-        except OSError as error:
-            _log.error("the log %s cannot be reopened: %s", self._log_path, error.strerror)
-            return
-        os.dup2(fd, _STDERR)
-        os.close(fd)
-
-
-def _is_file(fd: int) -> bool:
-    try:
-        return stat.S_ISREG(os.fstat(fd).st_mode)
-    except OSError:
-        return False  # it is closed
-
-
-def _path_of(fd: int) -> Path | None:
-    """The path of a regular file that is open, as long as nobody has moved it."""
-    if not _is_file(fd):
-        return None
-    try:
-        path = Path(f"/proc/self/fd/{fd}").readlink()
-        return path if path.samefile(f"/proc/self/fd/{fd}") else None
-    except OSError:
-        return None  # no /proc, or the file has been unlinked
-
-
-def _let_go() -> None:
-    null = os.open(os.devnull, os.O_RDWR)
-    for fd in (_STDIN, _STDOUT, _STDERR):
-        if fd == _STDIN or not _is_file(fd):
-            os.dup2(null, fd)
-    if null > _STDERR:
-        os.close(null)

@@ -130,7 +130,9 @@ class UnixListener(trio.abc.Listener[trio.SocketStream]):
         try:
             if inode is not None and self.path.stat().st_ino == inode:
                 self.path.unlink()
-        except FileNotFoundError:
+        except (FileNotFoundError, PermissionError):
+            # Made by root in a directory of root's, by a process that has since become another
+            # user. The next one finds it stale and replaces it.
             pass
         await self._listener.aclose()
 
