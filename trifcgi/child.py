@@ -189,6 +189,7 @@ def run(assignment: Assignment) -> int:
     """
     configuration = assignment.configuration
     set_up_logs(configuration.log_level, configuration.log_format)
+    _name_in_logs(assignment.number)
     dump_on_abort()
     try:
         app = load(configuration)
@@ -200,6 +201,17 @@ def run(assignment: Assignment) -> int:
     except Exception:  # noqa: BLE001 (the last border: every failure has its exit status)
         _log.exception("worker %d failed", assignment.number)
         return 1
+
+
+def _name_in_logs(number: int) -> None:
+    """Say in each of the server's log lines which worker it is from."""
+
+    def name(record: logging.LogRecord) -> bool:
+        record.msg = f"worker {number}: {record.msg}"
+        return True
+
+    for handler in logging.getLogger("trifcgi").handlers:
+        handler.addFilter(name)
 
 
 async def _serve(assignment: Assignment, app: App) -> int:

@@ -56,7 +56,12 @@ OTHER = {
     "group": ("adm", "adm"),
 }
 # What an option cannot do without.
-COMPANY = {"interface": {"app": "shop:app"}, "unix-mode": {"unix": "/run/a.sock"}}
+COMPANY = {
+    "interface": {"app": "shop:app"},
+    "unix-mode": {"unix": "/run/a.sock"},
+    "max-worker-requests": {"workers": "2"},
+    "max-worker-rss": {"workers": "2"},
+}
 
 
 @pytest.fixture
@@ -282,6 +287,7 @@ class TestMistakes:
             ({"interface": "asgi"}, "--interface says what an app is, and none is named"),
             ({"unix-mode": "600"}, "--unix-mode needs a Unix socket: add --unix PATH"),
             ({"unix-mode": "600", "port": "1"}, "--unix-mode needs a Unix socket"),
+            ({"max-worker-rss": "1G"}, "--max-worker-rss is about worker processes: add"),
         ],
     )
     def test_options_that_contradict_each_other(

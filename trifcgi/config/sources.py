@@ -154,6 +154,11 @@ def _refuse_contradictions(configuration: Configuration) -> None:
             f"{_named(configuration, 'interface')} says what an app is, and none is named: "
             "add APP, or leave it out, as scripts are told apart by themselves"
         )
+    for name in ("max-worker-requests", "max-worker-rss"):
+        if configuration.workers is None and name in configuration.origins:
+            raise ConfigurationError(
+                f"{_named(configuration, name)} is about worker processes: add --workers N"
+            )
     if configuration.unix is None and "unix-mode" in configuration.origins:
         raise ConfigurationError(
             f"{_named(configuration, 'unix-mode')} needs a Unix socket: add --unix PATH"
