@@ -197,6 +197,7 @@ async def _supervise(
             hang_timeout=configuration.hang_timeout,
             on_ready=tell_ready,
         )
+        supervisor.tell_reload = service.reloading
         with trio.open_signal_receiver(*_SIGNALS, *_SIZE_SIGNALS) as signals:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_obey_all, signals, supervisor, service, name="trifcgi signals")

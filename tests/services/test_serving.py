@@ -1,11 +1,14 @@
 """The services of ``trifcgi run``, as a process."""
 
+import signal
+import socket
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import trio
 
-from tests.cli.running import running
+from tests.cli.running import PATIENCE, running
 from trifcgi import Client
 from trifcgi.testing import params
 
@@ -88,3 +91,56 @@ async def test_a_slow_wsgi_app_is_logged_with_its_thread(apps: Path) -> None:
         assert "thread trifcgi-1\n" in found[0]
         assert 'time.sleep(float(environ["PATH_INFO"]' in found[0]
         assert await server.stop() == 0
+
+
+@pytest.fixture
+def notified(tmp_path: Path) -> Iterator[socket.socket]:
+    """The socket that systemd would listen on."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        sock.bind(str(tmp_path / "notify"))
+        sock.settimeout(PATIENCE)
+        yield sock
+
+
+async def next_notice(notified: socket.socket, *, but: str = "WATCHDOG=1") -> str:
+    while True:
+        notice = (await trio.to_thread.run_sync(notified.recv, 999)).decode()
+        if notice != but:
+            return notice
+
+
+@pytest.mark.parametrize("more", [(), ("--workers", "1")], ids=["alone", "workers"])
+async def test_systemd_hears_that_the_loop_is_alive(
+    apps: Path, notified: socket.socket, more: tuple[str, ...]
+) -> None:
+    environment = {"NOTIFY_SOCKET": notified.getsockname(), "WATCHDOG_USEC": "200000"}
+    async with running(
+        "blocking", "--port", "0", *more, directory=apps, environment=environment
+    ) as server:
+        address = await server.wait_address()
+        assert await next_notice(notified) == f"READY=1\nSTATUS=listening on {address}"
+        for _ in range(2):
+            assert await next_notice(notified, but="") == "WATCHDOG=1"
+        assert await server.stop() == 0
+        assert await next_notice(notified) == "STOPPING=1"
+
+
+async def test_systemd_hears_when_a_reload_begins_and_ends(
+    apps: Path, notified: socket.socket
+) -> None:
+    environment = {"NOTIFY_SOCKET": notified.getsockname()}
+    async with running(
+        "blocking", "--port", "0", "--workers", "1", directory=apps, environment=environment
+    ) as server:
+        await server.wait_address()
+        assert (await next_notice(notified)).startswith("READY=1\n")
+        server.process.send_signal(signal.SIGHUP)
+        assert (await next_notice(notified)).startswith("RELOADING=1\nMONOTONIC_USEC=")
+        assert await next_notice(notified) == "READY=1"
+        # One that fails has ended as well: the old workers serve on.
+        (apps / "blocking.py").write_text("import no_such_module\n")
+        server.process.send_signal(signal.SIGHUP)
+        assert (await next_notice(notified)).startswith("RELOADING=1\n")
+        assert await next_notice(notified) == "READY=1"
+        assert await server.stop() == 0
+        assert await next_notice(notified) == "STOPPING=1"

@@ -51,6 +51,13 @@ class Service:
         if self._background is not None:
             self._background.ready()
 
+    def reloading(self, begun: bool) -> None:
+        """A reload has begun, or has ended, well or not."""
+        if begun:
+            self.systemd.reloading()
+        else:
+            self.systemd.reloaded()
+
     def reopen_log(self) -> None:
         """Open the log anew, where that is a background process's own file."""
         if self._log is not None:

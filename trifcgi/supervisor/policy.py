@@ -297,6 +297,11 @@ class Crew:
 
     # What people want
 
+    @property
+    def reloading(self) -> bool:
+        """Whether a reload is under way: neither done nor given up."""
+        return self._reloading
+
     def reload(self, now: float) -> Actions:
         """Replace every worker that serves now, one after the other."""
         if self.stopping:

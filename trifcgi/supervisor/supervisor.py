@@ -63,6 +63,8 @@ class Supervisor:
         restarts: workers that have ended without having been told to.
         cut: requests that the stop has cut, as far as is known.
         stopping: is set when the stop begins.
+        tell_reload: called with ``True`` when a reload begins, with ``False`` when it has ended,
+            whichever way.
     """
 
     def __init__(
@@ -78,6 +80,8 @@ class Supervisor:
         self.restarts = 0
         self.cut = 0
         self.stopping = trio.Event()
+        self.tell_reload: Callable[[bool], None] | None = None
+        self._reloading = False
         self._prepare = prepare
         self._board = board
         self._hang_timeout = hang_timeout
@@ -181,6 +185,10 @@ class Supervisor:
                     self._workers[member.number].send_signal(signal.SIGKILL)
                 case Say(severity, text):
                     _log.log(_LEVELS[severity], "%s", text)
+        if self.crew.reloading is not self._reloading:
+            self._reloading = self.crew.reloading
+            if self.tell_reload is not None:
+                self.tell_reload(self._reloading)
         self._sleep.deadline = self.crew.next_tick
         if self.crew.done:
             self._sleep.cancel(reason="no worker is left")
