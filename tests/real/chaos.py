@@ -5,14 +5,17 @@ import signal
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import trio
+
 from tests.real.http_client import Origin
 from tests.real.load import Load
 from tests.real.ports import PortBlock
-from tests.real.workers import SITES, Workers
+from tests.real.workers import SITES, Workers, params
 
 __all__ = ["main"]
 
@@ -22,6 +25,7 @@ _KILLS = 30  # one a second
 _RELOADS = 50
 _HUPS = 25
 _FLOOD = 500
+_ROUNDS = 20
 
 _ports = PortBlock()
 
@@ -122,8 +126,41 @@ def stopped(name: str) -> int:
         return max(0, lost - _CLIENTS)
 
 
+def sharing(name: str) -> int:
+    """Kept connections that come all at once: how many land on the same worker."""
+    with _running(name) as (workers, _):
+        for connections in (4, 8, 32):
+            most: Counter[int] = Counter()
+            for _ in range(_ROUNDS):
+                most[max(trio.run(_ask_all, workers, connections).values())] += 1
+            told = ", ".join(f"{count} in {times}" for count, times in sorted(most.items()))
+            print(f"sharing  {connections} connections, {_WORKERS} workers, {_ROUNDS} rounds;"
+                  f" most on one worker: {told}", flush=True)  # fmt: skip
+    return 0
+
+
+async def _ask_all(workers: Workers, connections: int) -> Counter[bytes]:
+    found: Counter[bytes] = Counter()
+    ready = 0
+    everyone = trio.Event()
+
+    async def ask() -> None:
+        nonlocal ready
+        async with await workers.connect() as client:
+            found[(await client.request(params())).body] += 1
+            ready += 1
+            if ready == connections:
+                everyone.set()
+            await everyone.wait()
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(connections):
+            nursery.start_soon(ask)
+    return found
+
+
 _ALL: dict[str, Callable[[str], int]] = {
-    each.__name__: each for each in (kills, reloads, hups, flood, stopped)
+    each.__name__: each for each in (kills, reloads, hups, flood, stopped, sharing)
 }
 
 
@@ -134,7 +171,12 @@ def main(names: list[str]) -> int:
         print(f"unknown: {', '.join(sorted(unknown))}; there are {', '.join(_ALL)}")
         return 2
     chosen = list(_ALL) if not names or "all" in names else names
-    lost = sum(_ALL[what](name) for what in chosen for name in SITES)
+    # What is shared has no front end in it, so one is as good as all.
+    lost = sum(
+        _ALL[what](name)
+        for what in chosen
+        for name in (SITES if what != sharing.__name__ else SITES[:1])
+    )
     print("nothing was lost that must not be" if not lost else f"LOST: {lost}")
     return 1 if lost else 0
 
