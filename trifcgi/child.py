@@ -17,13 +17,16 @@ from typing import Any, Final, NoReturn, Self
 import attrs
 import trio
 
+from trifcgi.admin import ControlHandler, LocalSource
 from trifcgi.apps.loader import format_cause
 from trifcgi.cgi import encode_head
 from trifcgi.config import OPTIONS, Configuration, InheritedSocket, Origin, Source
+from trifcgi.control import about
 from trifcgi.errors import AppLoadError, ConfigurationError
 from trifcgi.limits import Timeouts
 from trifcgi.observe import process
 from trifcgi.observe.logs import set_up_logs
+from trifcgi.observe.metrics import Metrics
 from trifcgi.observe.watchdog import dump_on_abort
 from trifcgi.request import Request
 from trifcgi.server import DataPlane
@@ -136,10 +139,14 @@ class Control:
         worker: what they ask about.
         app: what it serves.
         ready: is set once it does.
+        commands: answers for everything that operators ask.
     """
 
-    def __init__(self, worker: Worker, app: App, ready: trio.Event) -> None:
+    def __init__(
+        self, worker: Worker, app: App, ready: trio.Event, commands: ControlHandler
+    ) -> None:
         self._worker = worker
+        self._commands = commands
         self._app = app
         self._ready = ready
 
@@ -147,7 +154,6 @@ class Control:
         """Answer one request."""
         path = request.params.get("PATH_INFO", "")
         answer: dict[str, Any] = {}
-        status = 200
         if path == READY:
             await self._ready.wait()
             answer = {"app": self._app.name, "kind": self._app.kind}
@@ -156,9 +162,10 @@ class Control:
         elif path == REOPEN_LOGS and request.params.get("REQUEST_METHOD") == "POST":
             self._worker.reopen_logs()
         else:
-            status = 404
+            await self._commands(request)
+            return
         body = json.dumps(answer).encode()
-        head = encode_head(status, [(b"Content-Type", b"application/json")])
+        head = encode_head(200, [(b"Content-Type", b"application/json")])
         await request.stdout.send_all(head + body)
 
     def _state(self) -> dict[str, Any]:
@@ -219,6 +226,7 @@ async def _serve(assignment: Assignment, app: App) -> int:
     board = Board(assignment.board, assignment.slots, giving, taking)
     share = board.share(assignment.slot)
     ready = trio.Event()
+    counter = Metrics()
     worker = Worker(
         assignment.configuration,
         app,
@@ -227,8 +235,10 @@ async def _serve(assignment: Assignment, app: App) -> int:
         spawned=assignment.spawned,
         share=share,
         handover=board.handover(share),
+        instruments=[counter],
     )
-    control = Control(worker, app, ready)
+    source = LocalSource(about(assignment.configuration, app.name, app.kind), worker, counter)
+    control = Control(worker, app, ready, ControlHandler(source))
     failure: Exception | None = None
     with trio.open_signal_receiver(signal.SIGTERM) as signals:
         async with trio.open_nursery() as nursery:
@@ -236,6 +246,7 @@ async def _serve(assignment: Assignment, app: App) -> int:
             nursery.start_soon(
                 _serve_control, control, assignment.control, worker, name="trifcgi control"
             )
+            nursery.start_soon(source.watch, name="trifcgi loop lag")
             try:
                 await worker.run()
             except Exception as error:  # noqa: BLE001 (raised again below)

@@ -228,9 +228,9 @@ class _Connection:
         if self.protocol.our_state not in (h11.IDLE, h11.SEND_RESPONSE) or self.gone:
             return
         head, _, body = error_response(status, why).partition(b"\r\n\r\n")
-        code, headers = _read_head(head + b"\r\n\r\n")
+        code, reason, headers = _read_head(head)
         headers += [(b"connection", b"close"), (b"date", _date())]
-        self.send(h11.Response(status_code=code, headers=headers))
+        self.send(h11.Response(status_code=code, headers=headers, reason=reason))
         if self._exchange is None or self._exchange.method != b"HEAD":
             self.send(h11.Data(data=body))
         self.send(h11.EndOfMessage())
@@ -498,7 +498,7 @@ class _Output(ResponseStream):
 
     def _begin(self, head: bytes, bodyless: bool) -> None:
         connection = self._exchange.connection
-        status, headers = _read_head(head)
+        status, reason, headers = _read_head(head)
         self._bodyless = bodyless or is_bodyless(self._exchange.method, status)
         if not any(name == b"date" for name, _ in headers):
             headers.append((b"date", _date()))
@@ -507,7 +507,7 @@ class _Output(ResponseStream):
             headers.append((b"connection", b"close"))
         self._begun = True
         try:
-            connection.send(h11.Response(status_code=status, headers=headers))
+            connection.send(h11.Response(status_code=status, headers=headers, reason=reason))
         except h11.LocalProtocolError as error:
             raise ResponseError(f"HTTP cannot carry this response head: {error}") from error
 
@@ -592,18 +592,20 @@ def _date() -> bytes:
     return formatdate(time.time(), usegmt=True).encode()
 
 
-def _read_head(head: bytes) -> tuple[int, _Pairs]:
-    """Take a finished CGI head apart: the status, and the other fields in lower case."""
-    status, headers = 200, []
+def _read_head(head: bytes) -> tuple[int, bytes, _Pairs]:
+    """Take a finished CGI head apart: status, reason, and the other fields in lower case."""
+    status, reason = 200, b"OK"
+    headers = []
     for line in head.split(b"\r\n"):
         name, colon, value = line.partition(b":")
         if not colon:
             continue
         if name.lower() == b"status":
-            status = int(value.split()[0])
+            code, _, reason = value.strip().partition(b" ")
+            status = int(code)
         else:
             headers.append((name.lower(), value.strip()))
-    return status, headers
+    return status, reason, headers
 
 
 def _params(message: h11.Request, endpoint: Endpoint) -> _Pairs:

@@ -9,19 +9,23 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
+import attrs
 import trio
 
+from trifcgi.admin import FleetSource, LocalSource
 from trifcgi.child import Assignment, interpreter
 from trifcgi.config import Address, Configuration, InheritedSocket, available_cores
+from trifcgi.control import ControlListeners, about, about_workers, open_control
 from trifcgi.daemon import Service, as_service
 from trifcgi.errors import ConfigurationError
 from trifcgi.observe.logs import set_up_logs
+from trifcgi.observe.metrics import Metrics
 from trifcgi.observe.watchdog import dump_on_abort
 from trifcgi.protocol import LISTENSOCK_FILENO
 from trifcgi.server import UnixListener, address_of
 from trifcgi.supervisor.board import Board, anonymous_file
 from trifcgi.supervisor.policy import Member, Terms
-from trifcgi.supervisor.process import Spawn
+from trifcgi.supervisor.process import Spawn, WorkerProcess
 from trifcgi.supervisor.supervisor import Supervisor
 from trifcgi.worker import (
     App,
@@ -91,21 +95,25 @@ def _run(configuration: Configuration, addresses: Sequence[_Address], service: S
     if service.identity is None:
         return trio.run(_serve, configuration, load(configuration), addresses, service)
     # A loop of its own opens the sockets, and has ended by the time the app is loaded.
-    listeners = trio.run(_open, configuration, addresses)
+    listeners, control = trio.run(_open, configuration, addresses)
     try:
         service.drop_privileges(_paths(listeners))
         app = load(configuration)
     except BaseException:
-        trio.run(_close, listeners)
+        trio.run(_close, [*listeners, *([] if control is None else control.listeners)])
         raise
-    return trio.run(partial(_serve, configuration, app, addresses, service, listeners=listeners))
+    serve = partial(_serve, listeners=listeners, opened=control)
+    return trio.run(serve, configuration, app, addresses, service)
 
 
-async def _open(configuration: Configuration, addresses: Sequence[_Address]) -> list[Listener]:
+async def _open(
+    configuration: Configuration, addresses: Sequence[_Address]
+) -> tuple[list[Listener], ControlListeners | None]:
     async with contextlib.AsyncExitStack() as stack:
+        control = await stack.enter_async_context(open_control(configuration))
         listeners = await open_listeners(configuration, addresses, stack)
         stack.pop_all()
-    return listeners
+    return listeners, control
 
 
 async def _close(listeners: Sequence[Listener]) -> None:
@@ -127,24 +135,33 @@ async def _serve(
     service: Service,
     *,
     listeners: Sequence[Listener] | None = None,
+    opened: ControlListeners | None = None,
 ) -> int:
     def tell_ready(listeners: Sequence[Listener]) -> None:
         report_listening(configuration, app.name, app.kind, listeners)
         service.ready([address_of(listener) for listener in listeners])
 
-    worker = Worker(configuration, app, addresses, tell_ready, listeners=listeners)
+    counter = Metrics()
+    worker = Worker(
+        configuration, app, addresses, tell_ready, listeners=listeners, instruments=[counter]
+    )
+    source = LocalSource(about(configuration, app.name, app.kind), worker, counter)
     failure: Exception | None = None
     # Signals count from before the first listener opens: what is sent while the app
     # starts up, which may take long, is obeyed as well.
-    with trio.open_signal_receiver(*_SIGNALS) as signals:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(_obey, signals, worker, service, name="trifcgi signals")
-            nursery.start_soon(service.systemd.keep_watchdog)
-            try:
-                await worker.run()
-            except Exception as error:  # noqa: BLE001 (raised again below)
-                failure = error  # carried past the nursery, which would wrap it in a group
-            nursery.cancel_scope.cancel(reason="the server has stopped")
+    async with open_control(configuration, opened) as control:
+        with trio.open_signal_receiver(*_SIGNALS) as signals:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_obey, signals, worker, service, name="trifcgi signals")
+                nursery.start_soon(service.systemd.keep_watchdog)
+                if control is not None:
+                    nursery.start_soon(control.serve, source, name="trifcgi control server")
+                    nursery.start_soon(source.watch, name="trifcgi loop lag")
+                try:
+                    await worker.run()
+                except Exception as error:  # noqa: BLE001 (raised again below)
+                    failure = error  # carried past the nursery, which would wrap it in a group
+                nursery.cancel_scope.cancel(reason="the server has stopped")
     if failure is not None:
         raise failure
     if worker.cut:
@@ -174,6 +191,7 @@ async def _supervise(
     configuration: Configuration, workers: int, addresses: Sequence[_Address], service: Service
 ) -> int:
     async with contextlib.AsyncExitStack() as stack:
+        control = await stack.enter_async_context(open_control(configuration))
         listeners = await open_listeners(configuration, addresses, stack)
         service.drop_privileges(_paths(listeners))
         size = workers or available_cores()
@@ -203,6 +221,10 @@ async def _supervise(
                 nursery.start_soon(_obey_all, signals, supervisor, service, name="trifcgi signals")
                 nursery.start_soon(service.systemd.keep_watchdog)
                 nursery.start_soon(_close_on_stop, supervisor, listeners)
+                if control is not None:
+                    nursery.start_soon(
+                        _serve_control, control, configuration, supervisor, listeners
+                    )
                 status = await supervisor.run()
                 nursery.cancel_scope.cancel(reason="the server has stopped")
         if supervisor.stopping.is_set():
@@ -240,6 +262,46 @@ def _prepare(
         yield Spawn(command, [*fds, control, board.fd, *board.handover_fds, fd])
     finally:
         os.close(fd)
+
+
+@attrs.frozen
+class _Fleet:
+    """The supervisor, as the control server wants it."""
+
+    supervisor: Supervisor
+    addresses: Sequence[str]
+
+    @property
+    def members(self) -> Sequence[WorkerProcess]:
+        return self.supervisor.members
+
+    @property
+    def restarts(self) -> int:
+        return self.supervisor.restarts
+
+    @property
+    def draining(self) -> bool:
+        return self.supervisor.draining
+
+    def stop(self) -> None:
+        self.supervisor.stop()
+
+    def reload(self) -> None:
+        self.supervisor.reload()
+
+
+async def _serve_control(
+    control: ControlListeners,
+    configuration: Configuration,
+    supervisor: Supervisor,
+    listeners: Sequence[Listener],
+) -> None:
+    fleet = _Fleet(supervisor, [address_of(listener) for listener in listeners])
+    source = FleetSource(about_workers(configuration), fleet)
+    supervisor.greet = source.bring_up_to_date
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(source.watch, name="trifcgi counts of workers")
+        await control.serve(source)
 
 
 async def _close_on_stop(supervisor: Supervisor, listeners: Sequence[Listener]) -> None:

@@ -15,6 +15,7 @@ from trifcgi.apps.threads import threads_of
 from trifcgi.config import Configuration, InheritedSocket, Source, TcpAddress, UnixAddress
 from trifcgi.errors import AppLoadError, ConfigurationError
 from trifcgi.observe.access_log import AccessLog
+from trifcgi.observe.instrument import Instrument
 from trifcgi.observe.log_file import LogFile
 from trifcgi.observe.logs import keep_logging
 from trifcgi.observe.slow_log import slow_log
@@ -125,6 +126,7 @@ class Worker:
             in the end.
         share: fair sharing of the listeners with other processes.
         handover: passes kept connections on to them, and takes theirs.
+        instruments: observers of the data plane.
 
     Attributes:
         plane: the data plane, once it takes requests.
@@ -142,6 +144,7 @@ class Worker:
         listeners: Sequence[Listener] | None = None,
         share: Share | None = None,
         handover: Handover | None = None,
+        instruments: Sequence[Instrument] = (),
     ) -> None:
         self.plane: DataPlane | None = None
         self.listeners: list[Listener] = []
@@ -153,6 +156,7 @@ class Worker:
         self._stderr = StderrFile() if configuration.daemon else None
         self._share = share
         self._handover = handover
+        self._instruments = instruments
         self._tell_ready = ready
         self._scope = trio.CancelScope()
         self._cut_at_once = 0
@@ -265,7 +269,7 @@ class Worker:
             self._app.handler,
             limits=configuration.limits(),
             timeouts=configuration.timeouts(spawned=self._spawned),
-            instruments=[] if access_log is None else [access_log],
+            instruments=[*self._instruments, *filter(None, [access_log])],
             allow=AllowList(configuration.allow),
             share=self._share,
             handover=self._handover,

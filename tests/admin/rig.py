@@ -23,6 +23,7 @@ from trifcgi.admin import (
 )
 from trifcgi.client import Response
 from trifcgi.errors import ConnectionLost
+from trifcgi.observe.metrics import Metrics
 from trifcgi.server import DataPlane
 from trifcgi.testing import MemoryServer, open_client, params
 
@@ -142,8 +143,9 @@ class Rig:
 async def local_rig() -> AsyncGenerator[Rig]:
     """One process."""
     controls = LocalControls(None)
-    source = LocalSource(ABOUT, controls)
-    server = MemoryServer(app, instruments=[source.counter])
+    counter = Metrics()
+    source = LocalSource(ABOUT, controls, counter)
+    server = MemoryServer(app, instruments=[counter])
     async with server, server.client() as front, open_client(ControlHandler(source)) as control:
         controls.running = server.plane
         yield Rig(source, front, control, [controls])
@@ -217,9 +219,6 @@ class Crowd(Fleet):
     def reload(self) -> None:
         self.asked.append("reload")
 
-    def reopen_logs(self) -> None:
-        self.asked.append("reopen")
-
 
 @attrs.define
 class WorkerRig:
@@ -238,8 +237,9 @@ async def worker_rig() -> AsyncGenerator[WorkerRig]:
         workers, controls, fronts = [], [], []
         for number in (1, 2):
             control = LocalControls(None)
-            source = LocalSource(ABOUT, control)
-            server = MemoryServer(app, instruments=[source.counter])
+            counter = Metrics()
+            source = LocalSource(ABOUT, control, counter)
+            server = MemoryServer(app, instruments=[counter])
             await stack.enter_async_context(server)
             control.running = server.plane
             fronts.append(await stack.enter_async_context(server.client()))

@@ -78,7 +78,7 @@ async def test_the_supervisor_is_asked_for_what_concerns_all() -> None:
         await workers.rig.ask("POST", "/reload")
         await workers.rig.ask("POST", "/logs/reopen")
         await workers.rig.ask("POST", "/stop", "now=on")
-        assert workers.crowd.asked == ["reload", "reopen", "stop", "stop"]
+        assert workers.crowd.asked == ["reload", "stop", "stop"]
         assert [controls.reopened for controls in workers.rig.controls] == [1, 1]
         assert [controls.stops for controls in workers.rig.controls] == [0, 0]
         answer = await workers.rig.ask("POST", "/reload")
@@ -112,3 +112,16 @@ async def test_counts_are_kept_when_asked_for_in_time() -> None:
         await workers.source.count()
         workers.crowd.workers = []
         assert (await workers.rig.get("/status"))["totals"]["requests"] == 1
+
+
+async def test_a_worker_that_starts_is_not_waited_for() -> None:
+    async with worker_rig() as workers:
+        workers.crowd.workers[0].mute = True
+        workers.crowd.workers[0].current_state = "starting"
+        began = trio.current_time()
+        status = await workers.rig.get("/status")
+        assert trio.current_time() - began < 1
+        assert [worker["state"] for worker in status["workers"]] == ["starting", "running"]
+        assert (
+            "does not answer" not in (await workers.rig.ask("GET", "/status", "format=text")).text
+        )

@@ -55,7 +55,7 @@ def test_without_arguments_it_says_what_there_is(runner: CliRunner) -> None:
 
 
 def test_the_commands_are_these(runner: CliRunner) -> None:
-    assert set(cli.commands) == {"run", "check", "request"}
+    assert set(cli.commands) == {"run", "check", "request", "admin"}
 
 
 def test_version_names_all_three_and_the_codec(runner: CliRunner) -> None:

@@ -1,5 +1,6 @@
 """The commands for all workers of a supervisor: asked one by one, and summed."""
 
+import logging
 import os
 import platform
 import time
@@ -7,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final, Protocol
 from urllib.parse import urlencode
 
+import attrs
 import trio
 
 from trifcgi._version import __version__
@@ -19,12 +21,21 @@ from trifcgi.observe.stacks import task_tree
 
 __all__ = ["Fleet", "FleetSource", "Member"]
 
+_log: Final = logging.getLogger("trifcgi.admin")
+
 _PATIENCE: Final = 1.0
 """Seconds for a worker's answer. One that does not answer by then is shown as such, with what it
 said last."""
 
 _MEMORY_PATIENCE: Final = 30.0
 """The same for what takes a worker long by itself: looking through all of its memory."""
+
+
+_COUNTING: Final = 5.0
+"""Seconds between two looks at all counts: what a worker that is killed has counted since the last
+one is lost."""
+
+_STARTING: Final = "starting"
 
 
 class Member(Protocol):
@@ -79,9 +90,6 @@ class Fleet(Protocol):
     def reload(self) -> None:
         """Begin to replace the workers one by one."""
 
-    def reopen_logs(self) -> None:
-        """Open the supervisor's own log files anew; the workers are asked by themselves."""
-
 
 class FleetSource:
     """Answers for all workers of a supervisor.
@@ -113,8 +121,17 @@ class FleetSource:
             await member.ask("POST", "/limits?" + _limits_query(self._limits))
 
     async def count(self) -> None:
-        """Take every worker's counts, so that those of one that dies soon are not lost."""
+        """Take every worker's counts, so that those of one that dies soon are not all lost."""
         self._counts(await self._ask_all("GET", "/metrics?format=json"))
+
+    async def watch(self) -> None:
+        """Take the workers' counts now and then, until cancelled."""
+        while True:
+            await trio.sleep(_COUNTING)
+            try:
+                await self.count()
+            except Exception:  # noqa: BLE001 - as in serve_control: the workers go on
+                _log.exception("the workers' counts cannot be taken")
 
     # Asking
 
@@ -137,7 +154,8 @@ class FleetSource:
 
         async with trio.open_nursery() as nursery:
             for member in members:
-                nursery.start_soon(ask, member)
+                if member.state != _STARTING:  # which could say nothing, and only after a while
+                    nursery.start_soon(ask, member)
         if failures:
             raise failures[0]
         return [(member, answers.get(member.pid)) for member in members]
@@ -227,6 +245,8 @@ class FleetSource:
         for member, answer in answers:
             if answer is not None:
                 self._known[member.pid] = answer["workers"][0]
+                # A supervisor does not load the app: its workers know what that is.
+                self._about = attrs.evolve(self._about, app=answer["app"], kind=answer["kind"])
             known = self._known.get(member.pid, _UNKNOWN)
             workers.append(
                 {
@@ -235,7 +255,7 @@ class FleetSource:
                     "pid": member.pid,
                     "generation": member.generation,
                     "state": member.state,
-                    "answers": answer is not None,
+                    "answers": answer is not None or member.state == _STARTING,
                 }
             )
         alive = {member.pid for member, _ in answers}
@@ -297,6 +317,7 @@ class FleetSource:
             "version": __version__,
             "python": platform.python_version(),
             "app": self._about.app,
+            "kind": self._about.kind,
             "ready": self._state() == "running",
             "uptime": time.time() - self._about.began,
             "restarts": self._fleet.restarts,
@@ -345,9 +366,7 @@ class FleetSource:
         return {"workers": await self._join("POST", path, "workers")}
 
     async def reopen_logs(self) -> Data:
-        self._fleet.reopen_logs()
-        own = {"number": 0, "pid": os.getpid(), "reopened": True}
-        return {"workers": [own, *await self._join("POST", "/logs/reopen", "workers")]}
+        return {"workers": await self._join("POST", "/logs/reopen", "workers")}
 
     async def limits(self, changes: Mapping[str, int | None]) -> Data:
         path = "/limits?" + _limits_query(changes)

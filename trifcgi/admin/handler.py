@@ -104,7 +104,7 @@ class ControlHandler:
         arguments = _merge(given, query, await _form(request, meaning))
         wanted = arguments.pop("format", None)
         values = read_all(command.arguments, arguments)
-        if method != "GET":
+        if method != "GET" and self._guard is not None:
             _log.info("%s asked for by %s", _spelled(path, query), _who(request))
         data = await command.run(self._source, **values)
         return _shown(command, data, wanted, request.params.get("HTTP_ACCEPT", ""))

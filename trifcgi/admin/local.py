@@ -58,23 +58,22 @@ class Controls(Protocol):
 class LocalSource:
     """Answers for one data plane, in the event loop that it runs in.
 
-    Its :attr:`counter` has to be among the data plane's instruments, and :meth:`watch` has to run
-    beside it.
+    :meth:`watch` has to run beside it.
 
     Args:
         about: what is served.
         controls: runs the data plane.
+        counter: counts what that does, being among its instruments.
 
     Attributes:
-        counter: counts what the data plane does.
         lag: watches the event loop.
     """
 
-    def __init__(self, about: About, controls: Controls) -> None:
+    def __init__(self, about: About, controls: Controls, counter: metrics.Metrics) -> None:
         self._about = about
         self._controls = controls
         self._tracer: Tracer | None = None
-        self.counter = metrics.Metrics()
+        self._counter = counter
         self.lag = process.LoopLag()
 
     async def watch(self) -> None:
@@ -127,7 +126,7 @@ class LocalSource:
             "connections": 0 if plane is None else plane.connections,
             "requests": 0 if plane is None else plane.running,
             "threads": self._threads(),
-            "totals": metrics.totals(self.counter.counts()),
+            "totals": metrics.totals(self._counter.counts()),
         }
 
     def _state(self) -> str:
@@ -209,10 +208,11 @@ class LocalSource:
             "version": __version__,
             "python": platform.python_version(),
             "app": self._about.app,
+            "kind": self._about.kind,
             "ready": self._state() == "running",
             "uptime": time.time() - self._about.began,
             "restarts": 0,
-            "counts": self.counter.counts(),
+            "counts": self._counter.counts(),
             "workers": [worker],
         }
 

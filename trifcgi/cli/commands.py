@@ -10,7 +10,7 @@ import click
 
 from trifcgi._compiled import is_compiled
 from trifcgi._version import __version__
-from trifcgi.cli.help import Command, Commands, serving_options
+from trifcgi.cli.help import AdminCommand, Command, Commands, control_options, serving_options
 from trifcgi.config import OPTIONS, Configuration, configure
 
 __all__ = ["cli", "main"]
@@ -25,6 +25,12 @@ _RUN_EXAMPLES = (
 _CHECK_EXAMPLES = (
     "trifcgi check hello:app",
     "trifcgi check --config shop.toml",
+)
+_ADMIN_EXAMPLES = (
+    "trifcgi admin status --admin-port 9001",
+    "trifcgi admin cancel 17 --admin-unix /run/app-control.sock",
+    "trifcgi admin limits max-requests=50 --config shop.toml",
+    "TRIFCGI_ADMIN_PORT=9001 trifcgi admin requests --json",
 )
 _REQUEST_EXAMPLES = (
     "trifcgi request 127.0.0.1:9000 /hello",
@@ -74,7 +80,7 @@ def _configuration(values: Mapping[str, str | None]) -> Configuration:
     given = {
         option.name: text
         for option in OPTIONS.values()
-        if (text := values[option.attribute]) is not None
+        if (text := values.get(option.attribute)) is not None
     }
     return configure(given, config=values["config"])
 
@@ -167,6 +173,23 @@ def request(**options: Any) -> int:  # Any: a value per option, each of its own 
     from trifcgi.cli.request import prepare, send  # noqa: PLC0415 (imports the client)
 
     return send(prepare(**options))
+
+
+@cli.command(
+    cls=AdminCommand, params=control_options(), examples=_ADMIN_EXAMPLES, no_args_is_help=True
+)
+@click.argument("words", nargs=-1, required=True, metavar="COMMAND [ARGUMENT]...")
+@click.option("--json", "as_json", is_flag=True, help="Print the answer as JSON, for programs.")
+def admin(words: tuple[str, ...], as_json: bool, **values: str | None) -> int:
+    """Have a running server's control server do COMMAND, print its answer.
+
+    The server has to run with --admin-port or --admin-unix; the same options, variables
+    and TOML file say here where it is. Exits with 0 when it is done, with 1 when the
+    server refuses or does not answer.
+    """
+    from trifcgi.cli.admin import prepare, send  # noqa: PLC0415 (imports the client)
+
+    return send(prepare(words, _configuration(values), as_json=as_json))
 
 
 def main() -> NoReturn:

@@ -7,10 +7,17 @@ from typing import Any, NoReturn
 
 import click
 
-from trifcgi.config import OPTIONS, Flag, Option, nearest
+from trifcgi.config import OPTIONS, Flag, Group, Option, nearest
 from trifcgi.errors import AppLoadError, ConfigurationError
 
-__all__ = ["Command", "Commands", "GroupedOption", "serving_options"]
+__all__ = [
+    "AdminCommand",
+    "Command",
+    "Commands",
+    "GroupedOption",
+    "control_options",
+    "serving_options",
+]
 
 USAGE_MISTAKE = 2
 
@@ -54,6 +61,18 @@ class Command(click.Command):
         for heading, records in filter(itemgetter(1), sections.items()):
             with formatter.section(heading):
                 formatter.write_dl(records, col_max=26)
+
+
+class AdminCommand(Command):
+    """``trifcgi admin``: the commands of the control server are shown ahead of the options."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        # Imported for the help only, which reads the table of commands.
+        from trifcgi.cli.admin import command_lines  # noqa: PLC0415
+
+        with formatter.section("Commands"):
+            formatter.write_dl(command_lines(), col_max=26)
+        super().format_options(ctx, formatter)
 
 
 class Commands(click.Group):
@@ -131,10 +150,20 @@ def serving_options() -> list[click.Parameter]:
     return [
         *(_app_argument(option) if option.positional else _option(option)
           for option in OPTIONS.values()),
-        GroupedOption(
-            ["--config"],
-            metavar="FILE",
-            help="Read options from this TOML file: request-timeout = 30.",
-            heading="Configuration",
-        ),
+        _config_option(),
     ]  # fmt: skip
+
+
+def control_options() -> list[click.Parameter]:
+    """The parameters that say where the control server is, from the table."""
+    found = [_option(option) for option in OPTIONS.values() if option.group is Group.CONTROL]
+    return [*found, _config_option()]
+
+
+def _config_option() -> click.Parameter:
+    return GroupedOption(
+        ["--config"],
+        metavar="FILE",
+        help="Read options from this TOML file: request-timeout = 30.",
+        heading="Configuration",
+    )

@@ -84,6 +84,7 @@ class Group(enum.Enum):
 
     APP = "What to serve"
     LISTENERS = "Where to listen"
+    CONTROL = "Control server (trifcgi admin)"
     WORKERS = "Worker processes"
     TIMEOUTS = "Timeouts (seconds; 500ms, 5min and none are understood too)"
     LIMITS = "Limits"
@@ -215,6 +216,27 @@ class Configuration:
     max_worker_rss: int | None = _option(
         Bytes(unlimited=True), None, Group.WORKERS,
         "Replace a worker that uses more memory.",
+        default_text="none",
+    )  # fmt: skip
+
+    admin_port: int | None = _option(
+        Count("a port", least=0, most=65535), None, Group.CONTROL,
+        "Listen on this TCP port; 0 takes a free one.",
+        default_text="off",
+    )  # fmt: skip
+    admin_host: str | None = _option(
+        Text("a host", metavar="ADDR"), None, Group.CONTROL,
+        "Listen for TCP on this address.",
+        default_text=DEFAULT_HOST,
+    )  # fmt: skip
+    admin_unix: str | None = _option(
+        Text("a socket path", metavar="PATH"), None, Group.CONTROL,
+        "Listen on this Unix socket, for its owner only (mode 0600).",
+        default_text="off",
+    )  # fmt: skip
+    admin_token_file: str | None = _option(
+        Text("a file name", metavar="FILE"), None, Group.CONTROL,
+        "Ask every request for the token in this file.",
         default_text="none",
     )  # fmt: skip
 

@@ -4,7 +4,7 @@ import logging
 import math
 import random
 import signal
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 from typing import Any, Final
 
@@ -59,6 +59,8 @@ class Supervisor:
         on_ready: called once, with what the first worker that serves says of itself.
 
     Attributes:
+        greet: called with each worker that is ready, before it counts as such; ``None``: nothing
+            is left to be told to one. An async function.
         crew: the decisions.
         restarts: workers that have ended without having been told to.
         cut: requests that the stop has cut, as far as is known.
@@ -77,6 +79,7 @@ class Supervisor:
         on_ready: Callable[[dict[str, Any]], None],
     ) -> None:
         self.crew = Crew(terms, random.random)
+        self.greet: Callable[[WorkerProcess], Awaitable[None]] | None = None
         self.restarts = 0
         self.cut = 0
         self.stopping = trio.Event()
@@ -228,6 +231,8 @@ class Supervisor:
         if self._on_ready is not None:
             on_ready, self._on_ready = self._on_ready, None
             on_ready(facts)
+        if self.greet is not None:
+            await self.greet(worker)
         self._do(self.crew.is_ready(worker.member, trio.current_time()))
         while True:
             await trio.sleep(self._interval)

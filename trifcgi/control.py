@@ -1,0 +1,163 @@
+"""The control server of a running program: from a configuration to its listeners, and back."""
+
+import contextlib
+import ipaddress
+import logging
+import socket
+from collections.abc import AsyncIterator
+from typing import Final
+
+import attrs
+import trio
+
+from trifcgi.admin import About, Setting, Source, serve_control
+from trifcgi.admin.guard import read_token
+from trifcgi.config import OPTIONS, Configuration
+from trifcgi.errors import ConfigurationError
+from trifcgi.server import UnixListener, address_of, open_tcp_listeners, open_unix_listener
+
+__all__ = [
+    "CONTROL_MODE",
+    "DEFAULT_CONTROL_HOST",
+    "ControlListeners",
+    "about",
+    "about_workers",
+    "open_control",
+]
+
+_log: Final = logging.getLogger("trifcgi")
+
+DEFAULT_CONTROL_HOST: Final = "127.0.0.1"
+
+CONTROL_MODE: Final = 0o600
+"""Mode of the control server's Unix socket: its owner, and root."""
+
+
+_KINDS: Final = {
+    "auto": "app",
+    "asgi": "ASGI app",
+    "wsgi": "WSGI app",
+    "handler": "native handler",
+}
+
+
+@attrs.frozen
+class ControlListeners:
+    """What the control server listens on, and the token that it asks for."""
+
+    listeners: list[trio.SocketListener | UnixListener]
+    token: str | None
+
+    async def serve(
+        self, source: Source, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Serve until cancelled, whatever fails on the way; see :func:`serve_control`."""
+        for listener in self.listeners:
+            _log.info("control server at %s%s", address_of(listener),
+                      "" if self.token is None else ", with a token")  # fmt: skip
+        await serve_control(source, self.listeners, token=self.token, task_status=task_status)
+
+
+def about(configuration: Configuration, app: str, kind: str) -> About:
+    """What the control server says about a program.
+
+    Args:
+        configuration: its options.
+        app: what it serves, by name.
+        kind: what that is, in words.
+    """
+    return About(
+        app=app,
+        kind=kind,
+        settings=[
+            Setting(
+                name=name,
+                value=_shown(configuration, name),
+                origin=str(configuration.origin(name)),
+            )
+            for name in OPTIONS
+        ],
+    )
+
+
+def about_workers(configuration: Configuration) -> About:
+    """The same for a supervisor, which does not load the app."""
+    if configuration.app is None:
+        return about(configuration, f"scripts below {configuration.root}", "script host")
+    return about(configuration, configuration.app, _KINDS[configuration.interface])
+
+
+def _shown(configuration: Configuration, name: str) -> str:
+    option = OPTIONS[name]
+    value = getattr(configuration, option.attribute)
+    if name not in configuration.origins:
+        return option.shown_default
+    return option.kind.show(value)
+
+
+@contextlib.asynccontextmanager
+async def open_control(
+    configuration: Configuration, opened: ControlListeners | None = None
+) -> AsyncIterator[ControlListeners | None]:
+    """Open the control server's listeners for as long as the block lasts.
+
+    Gives ``None`` where no option asks for one.
+
+    Args:
+        configuration: the options.
+        opened: what has been opened before (as another user, say): to be closed only.
+
+    Raises:
+        ConfigurationError: an address or the token file is no good, or others could reach a
+            server that asks for no token.
+    """
+    path = configuration.admin_token_file
+    port, unix = configuration.admin_port, configuration.admin_unix
+    if opened is not None:
+        async with contextlib.AsyncExitStack() as stack:
+            for each in opened.listeners:
+                stack.push_async_callback(trio.aclose_forcefully, each)
+            yield opened
+        return
+    if port is None and unix is None:
+        for name in ("admin-host", "admin-token-file"):
+            if name in configuration.origins:
+                raise ConfigurationError(
+                    f"{configuration.origin(name)} needs a control server:"
+                    " add --admin-port N or --admin-unix PATH"
+                )
+        yield None
+        return
+    token = None if path is None else read_token(path)
+    async with contextlib.AsyncExitStack() as stack:
+        found: list[trio.SocketListener | UnixListener] = []
+        if unix is not None:
+            found.append(await open_unix_listener(unix, mode=CONTROL_MODE))
+            stack.push_async_callback(trio.aclose_forcefully, found[-1])
+        if port is not None:
+            for listener in await _open_tcp(configuration, port):
+                stack.push_async_callback(trio.aclose_forcefully, listener)
+                found.append(listener)
+                _require_token(listener, token)
+        yield ControlListeners(found, token)
+
+
+async def _open_tcp(configuration: Configuration, port: int) -> list[trio.SocketListener]:
+    host = configuration.admin_host or DEFAULT_CONTROL_HOST
+    try:
+        return await open_tcp_listeners(port, host=host)
+    except OSError as error:
+        raise ConfigurationError(
+            f"the control server cannot listen on {host}:{port}: {error.strerror or error}"
+        ) from error
+
+
+def _require_token(listener: trio.SocketListener, token: str | None) -> None:
+    if token is not None or listener.socket.family == socket.AF_UNIX:
+        return
+    address = listener.socket.getsockname()[0]
+    if not ipaddress.ip_address(address.partition("%")[0]).is_loopback:
+        raise ConfigurationError(
+            f"the control server would be open to others on {address}:"
+            " name a token with --admin-token-file, or leave out --admin-host"
+        )
