@@ -57,9 +57,9 @@ def _report(what: str, name: str, load: Load, seconds: float, more: str = "") ->
 
 def kills(name: str) -> int:
     """SIGKILL of a random worker every second. Only requests that ran in it may fail, and where
-    the front end tries again, as nginx does with a GET, not even those.
+    the front end tries again, as nginx does with a GET on a kept connection, not even those.
     """
-    retried = name.startswith("nginx")
+    retried = name in ("nginx-recommended", "nginx-kept-unix")
     with _running(name) as (workers, origin):
         began = time.monotonic()
         with Load(origin, clients=_CLIENTS, posts=not retried) as load:

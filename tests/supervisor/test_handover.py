@@ -252,7 +252,7 @@ class TestHandover:
     async def test_one_that_was_to_close_closes_whenever_its_request_came(
         self, tmp_path: Path
     ) -> None:
-        async with two_planes(hello, tmp_path) as (first, second, client):
+        async with two_planes(hello, tmp_path) as (first, _, client):
             request = raw.get(keep=False)
             client.send(request[:50])
             await until(lambda: first.open_connections()[0].protocol.inside_record)
