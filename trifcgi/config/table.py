@@ -268,7 +268,7 @@ class Configuration:
     )  # fmt: skip
     hang_timeout: float = _option(
         Seconds(), 30.0, Group.TIMEOUTS,
-        "An event loop that is blocked for so long has all stacks logged.",
+        "An event loop blocked for so long has all stacks logged; a worker is replaced.",
     )  # fmt: skip
 
     max_connections: int = _option(
