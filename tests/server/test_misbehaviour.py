@@ -396,6 +396,50 @@ async def test_a_lost_stream_begins_no_request(autojump_clock: object) -> None:
         assert calls == 1
 
 
+class _SlowToClose(trio.abc.Stream):
+    """A stream whose closing takes a few turns of the event loop."""
+
+    def __init__(self, stream: trio.abc.Stream) -> None:
+        self._stream = stream
+        self.closing = trio.Event()
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        await self._stream.send_all(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self._stream.wait_send_all_might_not_block()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        return await self._stream.receive_some(max_bytes)
+
+    async def aclose(self) -> None:
+        self.closing.set()
+        for _ in range(10):
+            await trio.lowlevel.cancel_shielded_checkpoint()
+        await self._stream.aclose()
+
+
+async def test_background_work_that_ends_while_its_connection_closes_leaves_nobody_behind() -> (
+    None
+):
+    near, far = trio.testing.memory_stream_pair()
+    stream = _SlowToClose(far)
+
+    async def handler(request: Request) -> None:
+        await hello(request)
+        request.stdout.end()
+        await stream.closing.wait()
+
+    with trio.fail_after(10):
+        async with DataPlane(handler) as plane, trio.open_nursery() as nursery:
+            nursery.start_soon(plane.serve_stream, stream)
+            front_end = raw.RawFrontEnd(near)
+            await front_end.send(raw.get(keep=False))
+            assert (await front_end.answer()).body == b"hello"
+            assert await front_end.rest() == []
+            await near.aclose()
+
+
 class _FullDisk:
     def seek(self, place: int) -> None:
         pass

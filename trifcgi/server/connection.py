@@ -254,8 +254,9 @@ class Connection:
                     await self.wire.poison()
         self.lost = True
         if self.trailing:
-            # Their own tasks, or the next one that looks, end what is left.
             await self.wire.aclose()
+        if self.trailing:
+            # Their own tasks, or the next one that looks, end what is left.
             self._finishing = False
         elif self._nursery is not None:
             self._nursery.cancel_scope.cancel(reason="the connection has ended")
