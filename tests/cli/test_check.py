@@ -1,5 +1,6 @@
 """``trifcgi check`` says what would run."""
 
+import pwd
 from pathlib import Path
 
 import pytest
@@ -61,3 +62,11 @@ def test_a_kind_that_the_app_is_not(runner: CliRunner) -> None:
     result = check(runner, "plain", "--interface", "asgi")
     assert result.exit_code == 2
     assert "as --interface asgi it has to take (scope, receive, send)" in result.stderr
+
+
+def test_who_it_runs_as(runner: CliRunner) -> None:
+    nobody = pwd.getpwnam("nobody")
+    result = check(runner, "hello", "--user", "nobody", "--group", "0")
+    assert f"runs as user {nobody.pw_uid}, group 0\n" in result.stdout
+    result = check(runner, "hello", "--user", "no-such-one")
+    assert (result.exit_code, result.stderr) == (2, "trifcgi: there is no user 'no-such-one'\n")

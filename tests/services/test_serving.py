@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import trio
 
+import trifcgi
 from tests.cli.running import PATIENCE, running
 from trifcgi import Client
 from trifcgi.testing import params
@@ -144,3 +145,24 @@ async def test_systemd_hears_when_a_reload_begins_and_ends(
         assert await next_notice(notified) == "READY=1"
         assert await server.stop() == 0
         assert await next_notice(notified) == "STOPPING=1"
+
+
+async def test_a_worker_says_what_blocks_it_before_it_is_replaced(apps: Path) -> None:
+    async with running(
+        "blocking", "--port", "0", "--workers", "1", "--hang-timeout", "1", directory=apps
+    ) as server:
+        address = await server.wait_address()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_blocked, address)
+            await server.wait_for(r"supervisor: worker 1 .* it is replaced$")
+        await server.wait_for(r"supervisor: worker 2 \(pid \d+\) is ready$")
+        assert await get(address, "/wait/0") == b"wait"
+        assert await server.stop() == 0
+    said = server.log.partition("the event loop has been blocked for ")[2]
+    assert " by GET /block/30 (request 1)\n" in said.partition("supervisor: ")[0]
+    assert "time.sleep(float(seconds))\n" in said.partition("supervisor: ")[0]
+
+
+async def _blocked(address: str) -> None:
+    with pytest.raises(trifcgi.errors.ConnectionLost):
+        await get(address, "/block/30")

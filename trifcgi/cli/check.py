@@ -10,6 +10,7 @@ from trifcgi.config import (
     TcpAddress,
     UnixAddress,
 )
+from trifcgi.daemon import Identity
 from trifcgi.protocol import LISTENSOCK_FILENO
 from trifcgi.worker import inherited_sockets, load
 
@@ -31,6 +32,10 @@ def describe(configuration: Configuration) -> str:
         ("listen", _listener(configuration, listener))
         for listener in configuration.listeners(inherited)
     ]
+    if configuration.user is not None or configuration.group is not None:
+        # Not whether this process may become them: it is not the one that will.
+        found = Identity.find(configuration.user, configuration.group)
+        lines.append(("runs as", f"user {found.uid}, group {found.gid}"))
     limits = (f"{name} {_shown(configuration, name)}" for name in _LIMIT_OPTIONS)
     lines.append(("limits", ", ".join(limits)))
     lines += [("set", text) for text in _set(configuration)]

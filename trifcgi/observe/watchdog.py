@@ -41,6 +41,9 @@ intervals too short may it be reported."""
 _IDLE_LOOKS: Final = 2
 """The same while none run: each look costs a wake-up of the process, 50 µs or so."""
 
+_BUSY: Final = 0.1
+"""The share of a processor from which on a process was at work, be the machine overloaded."""
+
 _MOST_LINES: Final = 2000
 
 _STDERR: Final = 2
@@ -118,7 +121,7 @@ class LoopWatch:
         begun = now
         if lost >= self._block_after:
             # This thread had no turn either.
-            if burnt < lost / 2:
+            if burnt < lost * _BUSY:
                 self._slept(lost)
             else:
                 # Something kept the interpreter to itself, as a regular expression does. The
@@ -158,7 +161,8 @@ class LoopWatch:
         suspect = self._suspect()
         if suspect is not None:
             self._suspects.append(suspect)
-        if waited >= self._hang_timeout and not self._dumped:
+        # Rather a little early than late: the next look may never come.
+        if waited + self.interval > self._hang_timeout and not self._dumped:
             self._dumped = True
             self._dump(waited, suspect)
 
