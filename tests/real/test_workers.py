@@ -31,14 +31,12 @@ def test_a_reload_loads_new_code_and_loses_no_request(workers: Workers, name: st
     site = workers.site(name)
     with Load(site.origin, clients=4) as load:
         load.wait_answered(50)
-        for version in ("2", "3"):
-            workers.write("version", version)
-            workers.reload()
-            load.wait_answered(50)
+        workers.write("version", "2")
+        workers.reload()
+        load.wait_answered(50)
     assert not load.failures
-    versions = Counter(body.split()[0] for body in load.bodies.elements())
-    assert set(versions) == {b"1", b"2", b"3"}
-    assert workers.ask().startswith(b"3 ")
+    assert {body.split()[0] for body in load.bodies} == {b"1", b"2"}
+    assert workers.ask().startswith(b"2 ")
     assert workers.stop() == 0
 
 

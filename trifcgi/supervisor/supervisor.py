@@ -198,7 +198,10 @@ class Supervisor:
 
     async def _tend(self, worker: WorkerProcess) -> None:
         """Keep one worker process from its start to its end."""
-        ending = await worker.run(self._prepare, partial(self._talk, worker))
+        if self.crew.stopping:
+            ending = Ending(None, "not started any more")  # the listeners may be closed by now
+        else:
+            ending = await worker.run(self._prepare, partial(self._talk, worker))
         member, slot = worker.member, worker.slot
         cut = self._board.cut[slot] if slot >= 0 else 0
         self._board.give_back(slot)
