@@ -4,6 +4,7 @@ It serves the app on listeners that it inherits, and a control handler on its en
 When the other end is gone, so is the supervisor, and the worker stops.
 """
 
+import contextlib
 import json
 import logging
 import os
@@ -223,7 +224,11 @@ def _name_in_logs(number: int) -> None:
 
 async def _serve(assignment: Assignment, app: App) -> int:
     giving, taking = (socket.socket(fileno=fd) for fd in assignment.handover)
-    board = Board(assignment.board, assignment.slots, giving, taking)
+    with contextlib.closing(Board(assignment.board, assignment.slots, giving, taking)) as board:
+        return await _work(assignment, app, board)
+
+
+async def _work(assignment: Assignment, app: App, board: Board) -> int:
     share = board.share(assignment.slot)
     ready = trio.Event()
     counter = Metrics()
