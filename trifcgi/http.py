@@ -237,10 +237,17 @@ class _Connection:
 
     async def _answer(self, message: h11.Request) -> bool:
         """Have one request answered; whether the connection can go on."""
+        if not message.http_version.startswith(b"1."):
+            self.refuse(505, "This server speaks HTTP/1.1.")
+            return False
         try:
             pairs = _params(message, self.endpoint)
         except ValueError as error:
             self.refuse(400, str(error))
+            return False
+        limit = self.limits.max_body
+        if limit is not None and _announced(message) > limit:
+            self.refuse(413, "The request's body is too large.")
             return False
         exchange = self._exchange = _Exchange(self, pairs, message)
         try:
@@ -634,6 +641,11 @@ def _params(message: h11.Request, endpoint: Endpoint) -> _Pairs:
         *_addresses(endpoint),
     ]
     return pairs + _header_params(message.headers)
+
+
+def _announced(message: h11.Request) -> int:
+    """The length that the body is to have; h11 lets only one through, and only digits."""
+    return next((int(v) for name, v in message.headers if name == b"content-length"), 0)
 
 
 def _addresses(endpoint: Endpoint) -> _Pairs:
