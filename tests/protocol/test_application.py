@@ -1,5 +1,6 @@
 """The application's side: what it makes of bytes, and what it sends."""
 
+import struct
 from collections.abc import Callable
 
 import pytest
@@ -364,8 +365,8 @@ def test_the_end_closes_stderr_only_if_it_was_used() -> None:
     assert sent(connection) == record(STDOUT, 1) + end(1)
     connection.send_stderr(2, b"log")
     connection.end_request(2)
-    closing = record(STDOUT, 2) + record(STDERR, 2) + end(2)
-    assert sent(connection) == record(STDERR, 2, b"log") + closing
+    closing = record(STDOUT, 2) + record(STDERR, 2, padding=bytes(8)) + end(2)
+    assert sent(connection) == record(STDERR, 2, b"log", bytes(5)) + closing
 
 
 def test_the_end_does_not_close_stdout_again() -> None:
@@ -374,8 +375,27 @@ def test_the_end_does_not_close_stdout_again() -> None:
     connection.end_stdout(1)
     connection.end_request(1)
     assert sent(connection) == (
-        record(STDERR, 1, b"log") + record(STDOUT, 1) + record(STDERR, 1) + end(1)
+        record(STDERR, 1, b"log", bytes(5))
+        + record(STDOUT, 1)
+        + record(STDERR, 1, padding=bytes(8))
+        + end(1)
     )
+
+
+@pytest.mark.parametrize("size", [1, 7, 8, 9, 65_527, 65_528, 70_000])
+def test_every_stderr_record_ends_in_padding(size: int) -> None:
+    connection = begun(1)
+    connection.send_stderr(1, bytes(size))
+    stream = sent(connection)
+    contents = 0
+    while stream:
+        version, kind, _, length, padding, _ = struct.unpack_from("!BBHHBB", stream)
+        assert (version, kind) == (1, STDERR)
+        assert 1 <= padding <= 8
+        assert (length + padding) % 8 == 0
+        contents += length
+        stream = stream[8 + length + padding :]
+    assert contents == size
 
 
 def test_an_early_answer_makes_the_rest_of_the_request_late() -> None:

@@ -215,7 +215,7 @@ class Connection:
     def send_stderr(self, request_id: int, data: bytes | bytearray | memoryview) -> None:
         """Queue bytes for the front end's error log; else as :meth:`send_stdout`."""
         self._step_of_application(request_id, Move.STDERR if data else _NO_MOVE)
-        self._output.add_stream(_STDERR, request_id, data)
+        self._output.add_padded_stream(_STDERR, request_id, data)
 
     def end_stdout(self, request_id: int) -> None:
         """Queue the end of the response. :meth:`end_request` does it too where it is missing.

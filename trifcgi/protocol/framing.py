@@ -17,6 +17,9 @@ JOINED_UP_TO: Final = 16 * 1024
 """Content of at most so many bytes is copied behind its header. Up to here the copy is cheaper
 than one more element for ``sendmsg``."""
 
+_PADDING: Final = 8
+_MAX_PADDED: Final = MAX_CONTENT_LENGTH - MAX_CONTENT_LENGTH % _PADDING - 1
+
 _STDOUT: Final = int(RecordType.STDOUT)
 _STDERR: Final = int(RecordType.STDERR)
 _COMPLETE: Final = int(ProtocolStatus.REQUEST_COMPLETE)
@@ -43,7 +46,7 @@ def end_tail(
         return _PLAIN_TAILS[request_id] if request_id < 256 else _plain_tail(request_id)
     tail = pack_end_request(request_id, app_status, protocol_status)
     if stderr_open:
-        tail = pack_header(_STDERR, request_id, 0) + tail
+        tail = pack_header(_STDERR, request_id, 0, _PADDING) + bytes(_PADDING) + tail
     if stdout_open:
         tail = pack_header(_STDOUT, request_id, 0) + tail
     return tail
@@ -106,6 +109,21 @@ class Output:
             self.add_stream(record_type, request_id, bytes(content))
         else:
             self._add_long_stream(record_type, request_id, memoryview(content))
+
+    def add_padded_stream(
+        self, record_type: int, request_id: int, data: bytes | bytearray | memoryview
+    ) -> None:
+        """Queue content of a stream in records that end in padding, always copied.
+
+        For FCGI_STDERR: HAProxy 2.6.12 dies when one without padding is the last thing that it
+        reads at once. 8 bytes aligned, as §3.3 recommends.
+        """
+        content = bytes(data)
+        for start in range(0, len(content), _MAX_PADDED):
+            piece = content[start : start + _MAX_PADDED]
+            padding = _PADDING - len(piece) % _PADDING
+            header = pack_header(record_type, request_id, len(piece), padding)
+            self.add(header + piece + bytes(padding))
 
     def _add_long_stream(self, record_type: int, request_id: int, content: memoryview) -> None:
         for start in range(0, len(content), MAX_CONTENT_LENGTH):

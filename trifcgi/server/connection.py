@@ -137,12 +137,15 @@ class Connection:
             self.plane.reaper.forget(self)
             if self.plane.tracer is not None:
                 self.plane.tracer.closed(self)
+            poison = not self.lost and any(map(_ends_in_nginx, self.exchanges.values()))
             for exchange in list(self.exchanges.values()):
                 exchange.stop(StopReason.DRAINED)
                 self.forget(exchange, 1)
             for exchange in list(self.trailing):
                 self.release(exchange)
             with trio.move_on_after(1, shield=True):
+                if poison:
+                    await self.wire.poison()
                 await self.wire.aclose()
             self.wake_blocked()  # a task that is not of this connection may wait, too
             instruments.connection_closed(self.peer, self.cause)
@@ -523,7 +526,7 @@ class Connection:
         """
         self.must_cut = self.closing = True
         self._handing_over = False
-        self.from_nginx = exchange.named.get(b"SERVER_SOFTWARE", b"").startswith(b"nginx")
+        self.from_nginx = _is_from_nginx(exchange)
         self.cause = "a response was cut"
         self.forget(exchange, 1)
         if self.exchanges:
@@ -608,3 +611,12 @@ class Connection:
     def wake_blocked(self) -> None:
         """Let every handler that waits to send look whether it still may."""
         self._writers.unpark_all()
+
+
+def _is_from_nginx(exchange: Exchange) -> bool:
+    return exchange.named.get(b"SERVER_SOFTWARE", b"").startswith(b"nginx")
+
+
+def _ends_in_nginx(exchange: Exchange) -> bool:
+    """Whether nginx would take the end of the connection for the end of this response."""
+    return exchange.head is not None and not exchange.complete and _is_from_nginx(exchange)

@@ -342,7 +342,9 @@ class SocketWire(Wire):
             await self._sent_all.wait()
 
     async def poison(self) -> None:
-        if self._fd >= 0:
+        if self._backlog:
+            self.cut()  # in the middle of a record there is no place for another
+        elif self._fd >= 0:
             with contextlib.suppress(OSError):  # gone already, which says the same
                 self._socket.send(_POISON)
 
