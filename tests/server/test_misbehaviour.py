@@ -265,6 +265,30 @@ async def test_a_declared_length_of_absurd_size_cuts_the_response_and_nothing_el
         assert (await neighbour.answer()).body == b"hello"
 
 
+async def _ask_and_leave(stream: trio.abc.Stream) -> None:
+    await stream.send_all(raw.head())
+    await trio.aclose_forcefully(stream)
+
+
+@pytest.mark.parametrize("wait", ["input", "abort", "sleep"])
+async def test_a_peer_that_is_gone_when_a_handler_first_suspends(serve: Serve, wait: str) -> None:
+    """The flush then fails while the handler's task is neither running nor asleep."""
+
+    async def handler(request: Request) -> None:
+        await request.stdout.send_all(HEAD + b"begun")
+        if wait == "input":
+            await request.stdin.receive_some()
+        elif wait == "abort":
+            await request.wait_aborted()
+        else:
+            await trio.sleep_forever()
+
+    async with serve(handler) as server:
+        for _ in range(20):
+            await _ask_and_leave(await server.connect())
+            await trio.sleep(0.002)
+
+
 @pytest.mark.parametrize(
     "data", [raw.record(raw.GET_VALUES, 0), raw.record(77, 0)], ids=["values", "unknown"]
 )

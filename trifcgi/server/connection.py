@@ -573,7 +573,9 @@ class Connection:
             else:
                 self.wire.flush()
             if self.wire.unsent > _MAX_UNSENT:
-                self._look_at_unsent()
+                # Later, for it may wake the very task that is about to suspend.
+                token = trio.lowlevel.current_trio_token()
+                token.run_sync_soon(self._look_at_unsent, idempotent=True)
 
     def _look_at_unsent(self) -> None:
         unsent = self.wire.unsent

@@ -12,6 +12,7 @@ import select
 import socket
 import struct
 from collections import deque
+from functools import partial
 from typing import TYPE_CHECKING
 
 import trio
@@ -311,7 +312,10 @@ class SocketWire(Wire):
     def _send_failed(self, error: OSError) -> None:
         self._drop_output()
         self._watch(0)
-        self._connection.peer_gone(error)
+        # Later, never here: a task that is about to suspend flushes when it is on its waiting list
+        # already and not yet asleep. To wake it then breaks trio's run.
+        gone = partial(self._connection.peer_gone, error)
+        trio.lowlevel.current_trio_token().run_sync_soon(gone)
 
     def _drop_output(self) -> None:
         self._backlog.clear()
