@@ -43,7 +43,7 @@ class Ledger:
         self.stdout: dict[int, bytes] = {}
         self.closed: set[int] = set()
         self.aborted: set[int] = set()
-        self.ended = 0
+        self.garbled = False
 
     def begin(self, request_id: int, deed: str) -> None:
         assert request_id not in self.open
@@ -57,6 +57,8 @@ class Ledger:
         if request_id == 0:
             assert record.kind in (raw.GET_VALUES_RESULT, raw.UNKNOWN_TYPE)
             return
+        if request_id not in self.open and self.garbled:
+            return  # garbage may begin with what begins a request
         assert request_id in self.open, f"{record} for a request that is not open"
         if record.kind == raw.STDOUT:
             assert request_id not in self.closed, f"{record} after the end of stdout"
@@ -65,7 +67,6 @@ class Ledger:
                 self.closed.add(request_id)
         elif record.kind == raw.END:
             deed = self.open.pop(request_id)
-            self.ended += 1
             status = struct.unpack("!LB3x", record.content)[1]
             if status == raw.COMPLETE:
                 assert request_id in self.closed, "END_REQUEST before the end of stdout"
@@ -134,6 +135,7 @@ class Rude:
         self.rng = rng
         self.stream = stream
         self.front_end = raw.RawFrontEnd(stream)
+        self.front_end.may_be_cut = True
         self.ledger = Ledger()
         self.may_read = trio.Event()
         self.over = trio.Event()
@@ -237,6 +239,7 @@ class Rude:
         return raw.stdin(number, b"x") * self.rng.randrange(1000)
 
     def _garbage(self) -> bytes:
+        self.ledger.garbled = True
         return self.rng.choice([self.rng.randbytes(40), b"GET / HTTP/1.1\r\n\r\n", b"\1\1"])
 
     async def _leave(self) -> None:
