@@ -10,6 +10,7 @@ import click
 
 from tests.docs.markdown import Block
 from trifcgi.cli import cli
+from trifcgi.cli.admin import prepare as prepare_order
 from trifcgi.cli.request import prepare
 from trifcgi.config import OPTIONS, Configuration, configure
 
@@ -101,11 +102,17 @@ def parse_arguments(
         prepare(**given)
         return None
     config = given["config"]
+    if name == "admin":
+        # Its token file is on the reader's machine; where the server is, its options say.
+        assert given["admin_port"] or given["admin_unix"]
+        where = configure({"admin-port": "9001"}, environ={})
+        prepare_order(given["words"], where, as_json=given["as_json"])
+        return None
     return configure(
         {
             option.name: given[option.attribute]
             for option in OPTIONS.values()
-            if given[option.attribute] is not None
+            if given.get(option.attribute) is not None
         },
         config=None if config is None else str(directory / config),
         environ=environment,

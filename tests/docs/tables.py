@@ -15,6 +15,7 @@ import click
 
 import trifcgi
 from tests.docs.markdown import DOCS
+from trifcgi.admin import COMMANDS
 from trifcgi.cli import cli
 from trifcgi.config import OPTIONS, Group
 
@@ -56,6 +57,14 @@ def _request() -> Iterator[str]:
         record = param.get_help_record(context)
         if record is not None:
             yield f"| `{_cell(record[0])}` | {_cell(record[1])} |"
+
+
+def _control() -> Iterator[str]:
+    yield "| command | method | path | what it does |"
+    yield "| --- | --- | --- | --- |"
+    for command in COMMANDS:
+        usage = " ".join([command.name, *command.usage])
+        yield f"| `{usage}` | {command.method} | `{command.path}` | {command.help} |"
 
 
 def _signature(name: str) -> Iterator[str]:
@@ -128,6 +137,7 @@ def _summary(value: object) -> str:
 _MAKERS: dict[str, Callable[..., Iterator[str]]] = {
     "options": _options,
     "request": _request,
+    "commands": _control,
     "signature": _signature,
     "attributes": _attributes,
     "exports": _exports,

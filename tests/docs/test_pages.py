@@ -88,7 +88,8 @@ def test_every_option_that_the_documentation_names_exists() -> None:
     """Also in prose, where nothing else would notice a slip."""
     known = {f"--{name}" for name in OPTIONS} | {"--config", "--help", "--version"}
     assert isinstance(cli, click.Group)
-    known |= {name for param in cli.commands["request"].params for name in param.opts}
+    for command in ("request", "admin"):
+        known |= {name for param in cli.commands[command].params for name in param.opts}
     others = {"--now", "--signal"}  # systemctl's
     for each in PAGES:
         text = "\n".join([*each.prose, *(block.text for block in each.code("console", "sh"))])
