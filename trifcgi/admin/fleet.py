@@ -32,8 +32,8 @@ _MEMORY_PATIENCE: Final = 30.0
 
 
 _COUNTING: Final = 5.0
-"""Seconds between two looks at all counts: what a worker that is killed has counted since the last
-one is lost."""
+"""Seconds between two looks at all counts: what a worker counts between the last one and its end is
+lost."""
 
 _STARTING: Final = "starting"
 
