@@ -175,7 +175,6 @@ async def two_planes(
         for sock in (giving, taking):
             stack.enter_context(sock)
         client = stack.enter_context(socket.socket(socket.AF_UNIX))
-        stack.enter_context(trio.fail_after(PATIENCE))
         planes = []
         for share in shares:
 
@@ -186,15 +185,16 @@ async def two_planes(
             handover = Handover(giving, stack.enter_context(taking.dup()), wanted)
             plane = DataPlane(handler, share=share, handover=handover)
             planes.append(await stack.enter_async_context(plane))
-        async with trio.open_nursery() as nursery:
-            await nursery.start(planes[0].serve, [listener])
-            client.connect(str(directory / "a.sock"))
-            client.setblocking(False)
-            client.send(raw.get())
-            await receive(client)
-            await nursery.start(planes[1].serve, [])
-            yield planes[0], planes[1], client
-            nursery.cancel_scope.cancel()
+        with trio.fail_after(PATIENCE):
+            async with trio.open_nursery() as nursery:
+                await nursery.start(planes[0].serve, [listener])
+                client.connect(str(directory / "a.sock"))
+                client.setblocking(False)
+                client.send(raw.get())
+                await receive(client)
+                await nursery.start(planes[1].serve, [])
+                yield planes[0], planes[1], client
+                nursery.cancel_scope.cancel()
 
 
 @pytest.mark.real

@@ -270,7 +270,7 @@ class Connection:
         await self.wire.drain()
         handover = self.plane.handover
         assert handover is not None
-        with trio.move_on_after(_HAND_OVER):
+        with trio.move_on_after(_HAND_OVER):  # noqa: ASYNC912 - it mostly works at once
             while not self.lost:
                 if self.wire.hand_over(handover, self.window.multiplexed):
                     self.lost = True
