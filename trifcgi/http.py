@@ -183,7 +183,7 @@ class _Connection:
         """
         if self.gone:
             return
-        with trio.move_on_after(_LINGER):
+        with trio.move_on_after(_LINGER):  # noqa: ASYNC912 - all may be sent
             try:
                 await self.stream.send_eof()
                 while await self.stream.receive_some(_READ):
@@ -194,6 +194,8 @@ class _Connection:
     async def _serve(self) -> None:
         try:
             while not self.gone:
+                # Requests that come ahead of time need not be waited for.
+                await trio.lowlevel.checkpoint()
                 request = await self._next_request()
                 if request is None or not await self._answer(request):
                     return
@@ -206,19 +208,16 @@ class _Connection:
             self.refuse(error.error_status_hint or 400, f"{error}.")
 
     async def _next_request(self) -> h11.Request | None:
-        with trio.move_on_after(self.timeouts.keep_alive) as patience:
-            while True:
-                event = self.protocol.next_event()
-                if event is h11.NEED_DATA:
-                    began = bool(self.protocol.trailing_data[0])
-                    if not await self.receive() and self.gone:
-                        return None
-                    if not began:
-                        # The rest of a head has less time than its beginning.
-                        limit = trio.current_time() + self.timeouts.read_timeout
-                        patience.deadline = min(patience.deadline, limit)
-                    continue
-                return event if isinstance(event, h11.Request) else None
+        with trio.move_on_after(self.timeouts.keep_alive) as patience:  # noqa: ASYNC912 - it may be here
+            while (event := self.protocol.next_event()) is h11.NEED_DATA:
+                began = bool(self.protocol.trailing_data[0])
+                if not await self.receive() and self.gone:
+                    return None
+                if not began:
+                    # The rest of a head has less time than its beginning.
+                    limit = trio.current_time() + self.timeouts.read_timeout
+                    patience.deadline = min(patience.deadline, limit)
+            return event if isinstance(event, h11.Request) else None
         if self.protocol.trailing_data[0]:
             self.refuse(408, "The request did not arrive in time.")
         return None
@@ -335,7 +334,7 @@ class _Exchange(Request):
         failed = False
         async with trio.open_nursery() as watch:
             watch.start_soon(self._watch)
-            with trio.move_on_after(self.connection.timeouts.request_timeout) as timeout:
+            with trio.move_on_after(self.connection.timeouts.request_timeout) as timeout:  # noqa: ASYNC912
                 with self._scope:
                     try:
                         await _awaited(self.connection.handler(self))

@@ -32,8 +32,8 @@ _MEMORY_PATIENCE: Final = 30.0
 
 
 _COUNTING: Final = 5.0
-"""Seconds between two looks at all counts: what a worker counts between the last one and its end is
-lost."""
+"""Seconds between two looks at all counts: what a worker counts between the last one and its
+end is lost."""
 
 _STARTING: Final = "starting"
 
@@ -163,7 +163,7 @@ class FleetSource:
     async def _ask(
         self, member: Member, method: str, path: str, patience: float = _PATIENCE
     ) -> Data | None:
-        with trio.move_on_after(patience):
+        with trio.move_on_after(patience):  # noqa: ASYNC912 - what it asks decides
             try:
                 status, answer = await member.ask(method, path)
             except (Error, OSError, trio.ClosedResourceError, trio.BrokenResourceError):
