@@ -278,6 +278,8 @@ class Run:
                 max_body=self.rng.choice([None, 300_000]),
             ),
             timeouts=Timeouts(
+                # What ends a handler that shields itself while its peer reads nothing.
+                write_timeout=3,
                 abort_grace=self.rng.choice([0, 0, 0.005, math.inf]),
                 grace=self.rng.choice([0, 0.01, 10]),
             ),
