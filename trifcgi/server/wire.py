@@ -438,6 +438,13 @@ class StreamWire(Wire):
                 self.unsent = max(0, self.unsent - len(data))  # it may have been dropped
                 if self.unsent <= LOW_WATER:
                     self._connection.output_drained()
+        except trio.Cancelled:
+            # Nobody sends from here on, and the write timeout sees nothing blocked: a handler that
+            # shields itself must not wait for ever.
+            self._gone = True
+            self._drop_output()
+            self._connection.output_drained()
+            raise
         except (OSError, trio.BrokenResourceError, trio.ClosedResourceError) as broken:
             self._gone = True
             self._drop_output()
