@@ -360,19 +360,19 @@ async def test_a_handler_that_shields_itself_is_told_of_a_write_timeout(
 async def test_a_cancelled_server_is_not_held_up_by_a_handler_that_shields_its_output(
     autojump_clock: object,
 ) -> None:
-    blocked = trio.Event()
+    shielded = trio.Event()
 
     async def handler(request: Request) -> None:
         with trio.CancelScope(shield=True):
-            blocked.set()
+            shielded.set()
+            await trio.sleep(10)  # the server is cancelled meanwhile
             await request.stdout.send_all(HEAD + bytes(1_000_000))
 
     with trio.fail_after(100):
         async with MemoryServer(handler) as server:
             stream = server.connect(trio.testing.lockstep_stream_pair)
             await stream.send_all(raw.get())
-            await blocked.wait()
-            await trio.testing.wait_all_tasks_blocked()
+            await shielded.wait()
     assert server.plane.connections == 0
 
 
