@@ -5,6 +5,7 @@ Its ``test_…`` functions pass, its ``app`` answers a request, its ``main`` ser
 
 import importlib
 import inspect
+import sys
 from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
@@ -31,6 +32,8 @@ def test_python_does_its_job(block: Block, workspace: Workspace) -> None:
     path = workspace.write_block(block)
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(path.parent))
+        # Another test may have had a module of that name.
+        patch.delitem(sys.modules, path.stem, raising=False)
         module = importlib.import_module(path.stem)
         jobs = [check(module, block, workspace) for check in (_tests, _app, _main, _ask)]
     assert any(jobs), "nothing in it can be tried"

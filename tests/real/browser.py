@@ -86,8 +86,11 @@ class Page:
                 self.complaints.append(event["params"]["entry"]["text"])
 
     def open(self, url: str) -> None:
-        """Go to a URL."""
+        """Go to a URL; return when its document is whole."""
         self.command("Page.navigate", url=url)
+        self.wait(
+            f"location.href.startsWith({json.dumps(url)}) && document.readyState === 'complete'"
+        )
 
     def evaluate(self, script: str) -> Any:
         """What a JavaScript expression gives."""

@@ -151,7 +151,7 @@ class Turns:
                         if exchange.scope_spent:
                             break
                         exchange = None
-            except BaseException as error:
+            except BaseException as error:  # noqa: ASYNC103 - what passes through is raised
                 own, passing = _divide(error)
                 if left_open and exchange is not None:
                     _abandon_nurseries(task, depth)
@@ -168,7 +168,7 @@ class Turns:
                 if passing is error:
                     raise
                 if passing is not None:
-                    raise passing from None
+                    raise passing from None  # noqa: ASYNC104 - Cancelled is in it
             else:
                 if exchange is not None and exchange.phase is not Phase.ENDED:
                     ending.stopped(exchange)
