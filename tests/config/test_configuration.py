@@ -251,6 +251,9 @@ class TestMistakes:
             configure({}, config=str(toml), environ={})
         assert str(caught.value) == f"{toml}: {key!r} is not an option{hint}"
 
+    def test_the_variable_of_the_build_may_be_left_in_the_environment(self) -> None:
+        configure({}, environ={"TRIFCGI_PURE_PYTHON": "1"})
+
     @pytest.mark.parametrize(
         ("variable", "hint"),
         [

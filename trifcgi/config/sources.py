@@ -16,6 +16,9 @@ from trifcgi.errors import ConfigurationError
 __all__ = ["CONFIG_VARIABLE", "WEB_SERVER_ADDRS", "configure"]
 
 CONFIG_VARIABLE: Final = "TRIFCGI_CONFIG"
+
+# Read when trifcgi is built; it may be left in the environment of an image.
+_BUILD_VARIABLE: Final = "TRIFCGI_PURE_PYTHON"
 WEB_SERVER_ADDRS: Final = "FCGI_WEB_SERVER_ADDRS"
 _PREFIX: Final = "TRIFCGI_"
 
@@ -79,7 +82,9 @@ def _from_command_line(given: Mapping[str, str]) -> Iterator[_Setting]:
 def _from_environment(environ: Mapping[str, str]) -> Iterator[_Setting]:
     known = {option.variable: option for option in OPTIONS.values()}
     for variable, text in environ.items():
-        if not variable.startswith(_PREFIX) or variable == CONFIG_VARIABLE or not text:
+        if not variable.startswith(_PREFIX) or not text:
+            continue
+        if variable in {CONFIG_VARIABLE, _BUILD_VARIABLE}:
             continue
         option = known.get(variable)
         if option is None:

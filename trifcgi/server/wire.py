@@ -7,7 +7,6 @@ The connection above them is the same code.
 
 import abc
 import contextlib
-import errno
 import select
 import socket
 import struct
@@ -40,17 +39,6 @@ _IOV_MAX = 1024
 # 2.6.12 may die of it, and every other front end either sees a cut in the missing END_REQUEST
 # or takes any end for the end.
 _POISON = b"\0" * 8
-
-_ROUTINE = frozenset(
-    {
-        errno.EPIPE,
-        errno.ECONNRESET,
-        errno.ECONNABORTED,
-        errno.ENOTCONN,
-        errno.ETIMEDOUT,
-        errno.EHOSTUNREACH,
-    }
-)
 
 _IN = getattr(select, "EPOLLIN", 1)
 _OUT = getattr(select, "EPOLLOUT", 4)
