@@ -240,7 +240,7 @@ async def _work(assignment: Assignment, app: App, board: Board) -> int:
         spawned=assignment.spawned,
         share=share,
         handover=board.handover(share),
-        instruments=[counter],
+        instruments=[counter] if assignment.configuration.has_control else [],
     )
     source = LocalSource(about(assignment.configuration, app.name, app.kind), worker, counter)
     control = Control(worker, app, ready, ControlHandler(source))

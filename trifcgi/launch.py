@@ -143,7 +143,13 @@ async def _serve(
 
     counter = Metrics()
     worker = Worker(
-        configuration, app, addresses, tell_ready, listeners=listeners, instruments=[counter]
+        configuration,
+        app,
+        addresses,
+        tell_ready,
+        listeners=listeners,
+        # Counting costs a tenth of a small request: only where somebody can ask.
+        instruments=[counter] if configuration.has_control else [],
     )
     source = LocalSource(about(configuration, app.name, app.kind), worker, counter)
     failure: Exception | None = None

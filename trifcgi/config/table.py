@@ -363,6 +363,11 @@ class Configuration:
             max_body=self.max_body,
         )
 
+    @property
+    def has_control(self) -> bool:
+        """Whether there is a control server."""
+        return self.admin_port is not None or self.admin_unix is not None
+
     def timeouts(self, *, spawned: bool = False) -> Timeouts:
         """The options that the data plane's timeouts are made of.
 

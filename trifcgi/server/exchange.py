@@ -429,6 +429,8 @@ class Exchange(Request):
         self.scope = None
         self.coroutine = None
         self.task = None
+        # They refer to this: a cycle would leave each request to the garbage collector.
+        self._stdin_stream = self._data_stream = self._stdout = None
         self.body.close()
         if self._data is not None:
             self._data.close()
