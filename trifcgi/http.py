@@ -20,7 +20,7 @@ from trifcgi.cgi import complete_head, end_of_head, error_response, is_bodyless
 from trifcgi.errors import ResponseError
 from trifcgi.limits import Limits, Timeouts
 from trifcgi.protocol.constants import Role
-from trifcgi.request import Handler, Request, RequestStream, ResponseStream
+from trifcgi.request import Handler, Request, RequestStream, ResponseStream, StopSignal
 
 __all__ = ["Endpoint", "serve_http"]
 
@@ -101,6 +101,7 @@ class _Connection:
         self.timeouts = timeouts
         self.protocol = h11.Connection(h11.SERVER, max_incomplete_event_size=limits.max_params)
         self.gone = False
+        self.stopping = StopSignal()  # never set: what serves here ends by a cancel only
         self._out = bytearray()
         self._wake = trio.Event()
         self._sending = False
@@ -316,6 +317,10 @@ class _Exchange(Request):
     async def wait_aborted(self) -> None:
         if not self._aborted:
             await self._abort_event.wait()
+
+    @property
+    def stop_signal(self) -> StopSignal:
+        return self.connection.stopping
 
     def abort(self) -> None:
         """The client is gone: tell the handler, and cancel it after the grace."""

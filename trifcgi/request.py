@@ -1,6 +1,7 @@
 """What a handler is given: the request, in trio's abstract streams only."""
 
 import abc
+import threading
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import TypeAlias
 
@@ -8,7 +9,15 @@ import trio
 
 from trifcgi.protocol.constants import Role
 
-__all__ = ["Handler", "Params", "Request", "RequestStream", "ResponseStream"]
+__all__ = [
+    "Handler",
+    "Params",
+    "Request",
+    "RequestStream",
+    "ResponseStream",
+    "StopSignal",
+    "ThreadStopSignal",
+]
 
 
 class Params(Mapping[str, str]):
@@ -106,6 +115,84 @@ class ResponseStream(trio.abc.SendStream):
         """
 
 
+class ThreadStopSignal:
+    """What threads see of a :class:`StopSignal`; any of them may ask at any time."""
+
+    __slots__ = ("_event",)
+
+    def __init__(self, event: threading.Event) -> None:
+        self._event = event
+
+    def is_set(self) -> bool:
+        """Whether the server has begun to stop."""
+        return self._event.is_set()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Block the calling thread until the server begins to stop.
+
+        Nothing but that and the timeout ends the wait: that the request's client has left
+        shows when the application next reads or sends.
+
+        Args:
+            timeout: seconds; ``None``: however long it takes.
+
+        Returns:
+            Whether the server has begun to stop.
+        """
+        return self._event.wait(timeout)
+
+
+class StopSignal:
+    """Tells every request of one server that the server has begun to stop.
+
+    Set once, at the start of a drain, and never unset: there is one for all requests, so
+    that being told costs a request nothing before it asks.
+
+    Attributes:
+        for_threads: the same for threads.
+    """
+
+    __slots__ = ("_event", "_scopes", "_thread_event", "for_threads")
+
+    def __init__(self) -> None:
+        self._event = trio.Event()
+        self._thread_event = threading.Event()
+        self._scopes: set[trio.CancelScope] = set()
+        self.for_threads = ThreadStopSignal(self._thread_event)
+
+    def __repr__(self) -> str:
+        return f"<StopSignal {'set' if self.is_set() else 'not set'}>"
+
+    def is_set(self) -> bool:
+        """Whether the server has begun to stop. May be asked in any thread."""
+        return self._event.is_set()
+
+    async def wait(self) -> None:
+        """Return once the server has begun to stop. Always a checkpoint."""
+        await self._event.wait()
+
+    def set(self) -> None:
+        """Say that the server begins to stop; the server does."""
+        self._event.set()
+        self._thread_event.set()
+        scopes, self._scopes = self._scopes, set()
+        for scope in scopes:
+            scope.cancel(reason="the server is stopping")
+
+    def add_scope(self, scope: trio.CancelScope) -> None:
+        """Have a scope cancelled when the server begins to stop: for a task that waits for
+        something else too. At once, if it has begun.
+        """
+        if self.is_set():
+            scope.cancel(reason="the server is stopping")
+        else:
+            self._scopes.add(scope)
+
+    def discard_scope(self, scope: trio.CancelScope) -> None:
+        """Leave a scope alone from now on."""
+        self._scopes.discard(scope)
+
+
 class Request(abc.ABC):
     """One FastCGI request, as a handler sees it.
 
@@ -188,6 +275,28 @@ class Request(abc.ABC):
         handler's scope is cancelled in the same moment; its next checkpoint raises
         ``Cancelled``. When it is true already this is no checkpoint.
         """
+
+    @property
+    @abc.abstractmethod
+    def stop_signal(self) -> StopSignal:
+        """What :attr:`stopping` and :meth:`wait_stopping` ask: one for all requests of a server,
+        so that adapters need make only once what they make of it.
+        """
+
+    @property
+    def stopping(self) -> bool:
+        """Whether the server that answers this request has begun to stop: it drains, to end, to
+        reload or to be replaced by a new worker. May be asked in any thread.
+
+        The request goes on as before, for the server's grace, and is then cancelled; a
+        response without an end of its own (an event stream, a long poll) should end here. It
+        stays false in a server that is cancelled without a drain, as ``serve_stream`` is.
+        """
+        return self.stop_signal.is_set()
+
+    async def wait_stopping(self) -> None:
+        """Return as soon as :attr:`stopping` is true. Always a checkpoint."""
+        await self.stop_signal.wait()
 
 
 Handler: TypeAlias = Callable[[Request], Awaitable[int | None]]

@@ -12,7 +12,7 @@ import trio
 
 from trifcgi.errors import ResponseError
 from trifcgi.protocol.constants import Role
-from trifcgi.request import Handler, Request, RequestStream, ResponseStream
+from trifcgi.request import Handler, Request, RequestStream, ResponseStream, StopSignal
 
 __all__ = ["MemoryInput", "MemoryOutput", "MemoryRequest", "MemoryResponse", "params"]
 
@@ -237,6 +237,7 @@ class MemoryRequest(Request):
         self._stderr = MemoryOutput()
         self._cancel_scope = trio.CancelScope()
         self._aborted = trio.Event()
+        self._stop_signal = StopSignal()
 
     @property
     def stdin(self) -> MemoryInput:
@@ -265,6 +266,10 @@ class MemoryRequest(Request):
     async def wait_aborted(self) -> None:
         if not self._aborted.is_set():
             await self._aborted.wait()
+
+    @property
+    def stop_signal(self) -> StopSignal:
+        return self._stop_signal
 
     def abort(self, *, cancel: bool = True) -> None:
         """The front end aborts: tell whoever waits, break the streams, then cancel.

@@ -116,6 +116,7 @@ async def test_the_scope_says_what_the_params_say() -> None:
     scope = await scope_of(MemoryRequest(pairs))
     headers = dict(scope.pop("headers"))
     assert headers == {b"host": b"example.org", b"accept": b"text/html"}
+    assert list(scope.pop("extensions")) == ["trifcgi.stopping"]
     assert scope == {
         "type": "http",
         "asgi": {"version": "3.0", "spec_version": "2.5"},
@@ -128,7 +129,6 @@ async def test_the_scope_says_what_the_params_say() -> None:
         "root_path": "",
         "client": ("192.0.2.1", 40000),
         "server": ("example.org", 80),
-        "extensions": {},
     }
 
 

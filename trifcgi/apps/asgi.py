@@ -5,6 +5,7 @@ nursery for a request, and where neither the body nor the front end has to be wa
 it makes no checkpoint: a small answer costs the application's own time and little more.
 """
 
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -18,7 +19,7 @@ from trifcgi.protocol.constants import Role
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from trifcgi.request import Request
+    from trifcgi.request import Request, StopSignal
 
 __all__ = ["ASGIApp", "ASGIHandler", "ClientDisconnected", "asgi"]
 
@@ -61,7 +62,14 @@ class ASGIHandler:
         roles: the responder only, since ASGI knows no other.
     """
 
-    __slots__ = ("_mount", "_shutdown_timeout", "_states", "app")
+    __slots__ = (
+        "_mount",
+        "_shutdown_timeout",
+        "_states",
+        "_stop_extension",
+        "_stop_signal",
+        "app",
+    )
 
     roles = _ROLES
 
@@ -79,6 +87,8 @@ class ASGIHandler:
         self._mount = mount
         self._shutdown_timeout = shutdown_timeout
         self._states: list[dict[str, Any]] = []
+        self._stop_signal: StopSignal | None = None
+        self._stop_extension: dict[str, Any] = {}
 
     def __repr__(self) -> str:
         return f"<trifcgi.asgi {self.app!r}>"
@@ -127,20 +137,29 @@ class ASGIHandler:
         try:
             await self.app(scope, exchange.receive, exchange.send)
         except Exception as error:
-            if not (exchange.told and request.aborted):
-                raise
             # A framework turns the disconnect into an exception of its own and lets it
             # pass (Starlette's ClientDisconnect): routine, yet a mistake made in clean-up
             # must not be lost.
-            logger.info("the app gave up as its client had gone: %r", error)
-            logger.debug("the app gave up as its client had gone", exc_info=True)
+            if exchange.told and request.aborted:
+                why = "its client had gone"
+            elif exchange.ends_as_it_is:
+                why = "the server is stopping"
+            else:
+                raise
+            logger.info("the app gave up as %s: %r", why, error)
+            logger.debug("the app gave up as %s", why, exc_info=True)
+        if exchange.complete or request.aborted:
             return
-        if not exchange.complete and not request.aborted:
+        if not exchange.ends_as_it_is:
             raise exchange.unfinished()
+        with contextlib.suppress(ClientDisconnected):
+            await exchange.end()
 
     def _scope(self, request: "Request") -> tuple[Scope, str]:
         meaning = Meaning(request.pairs, mount=self._mount)
         method = meaning.method
+        if request.stop_signal is not self._stop_signal:
+            self._extend(request.stop_signal)
         scope: Scope = {
             "type": "http",
             "asgi": {"version": "3.0", "spec_version": "2.5"},
@@ -154,8 +173,13 @@ class ASGIHandler:
             "headers": meaning.headers,
             "client": meaning.client,
             "server": meaning.server,
-            "extensions": {},
+            "extensions": {"trifcgi.stopping": self._stop_extension},
         }
         if self._states:
             scope["state"] = self._states[-1].copy()
         return scope, method
+
+    def _extend(self, signal: "StopSignal") -> None:
+        """Make the extension that all requests of one server get."""
+        self._stop_signal = signal
+        self._stop_extension = {"is_set": signal.is_set, "wait": signal.wait}

@@ -1,5 +1,6 @@
 """One request as an ASGI application sees it: its ``receive`` and its ``send``."""
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
@@ -23,6 +24,12 @@ _BODY: Final = 2
 _COMPLETE: Final = 3
 
 
+# A head as it is sent: whatever the application wrote, there is one line to a header.
+_EVENT_STREAM: Final = re.compile(
+    rb"^content-type:[ \t]*text/event-stream[ \t]*[;\r]", re.IGNORECASE | re.MULTILINE
+)
+
+
 class ClientDisconnected(OSError):
     """``send()`` was called after the front end aborted the request or went away.
 
@@ -36,6 +43,7 @@ class Exchange:
 
     Attributes:
         told: whether the application has learnt that its client is gone.
+        told_to_end: whether an event stream has been told to end, as the server is stopping.
     """
 
     __slots__ = (
@@ -49,6 +57,7 @@ class Exchange:
         "_request",
         "_stage",
         "told",
+        "told_to_end",
     )
 
     def __init__(self, request: "Request", method: str) -> None:
@@ -62,9 +71,14 @@ class Exchange:
         self._left: int | None = None
         self._stage = _NOTHING
         self.told = False
+        self.told_to_end = False
 
     async def receive(self) -> Message:
         """The next body chunk; after the last, or a disconnect, ``http.disconnect``.
+
+        To an application that sends an event stream the server's stop is a disconnect too,
+        while ``send`` goes on taking what it has to say: it knows no other reason to end, and
+        its client will connect again.
 
         What is there already is given without a checkpoint, even inside a cancelled scope:
         Starlette's ``is_disconnected()`` asks inside one.
@@ -75,8 +89,7 @@ class Exchange:
         if request.aborted:
             return self._disconnect()
         if self._body_ended:
-            await self._wait_for_end()
-            return self._disconnect()
+            return await self._wait_for_end()
         stdin = request.stdin
         self._reading = True
         try:
@@ -98,20 +111,39 @@ class Exchange:
         self.told = True
         return {"type": "http.disconnect"}
 
-    async def _wait_for_end(self) -> None:
-        """Return once the request is aborted or the response complete.
+    async def _wait_for_end(self) -> Message:
+        """Return once the request is aborted or the response complete, or an event stream has
+        to end.
 
         A nursery would lose the message: when an abort cancels the handler in the same
         moment, its exit raises Cancelled, where ``wait_aborted`` returns.
         """
+        signal = self._request.stop_signal
+        streams_events = self._streams_events
+        if streams_events and signal.is_set():
+            self.told_to_end = True
+            return {"type": "http.disconnect"}
         if self._listening is None:
             self._listening = []
         with trio.CancelScope() as scope:
             self._listening.append(scope)
+            if streams_events:
+                signal.add_scope(scope)
             try:
                 await self._request.wait_aborted()
             finally:
                 self._listening.remove(scope)
+                signal.discard_scope(scope)
+        if self._request.aborted:
+            return self._disconnect()
+        if self._stage != _COMPLETE:
+            self.told_to_end = True
+        return {"type": "http.disconnect"}
+
+    @property
+    def _streams_events(self) -> bool:
+        """Whether an event stream has begun: a response that ends when somebody ends it."""
+        return _EVENT_STREAM.search(self._head) is not None
 
     async def send(self, message: Message) -> None:
         """Take ``http.response.start`` or ``http.response.body``.
@@ -192,6 +224,9 @@ class Exchange:
         # The head waits for the first body bytes, to leave in one piece with them; until
         # then an error can still be answered properly.
         self._stage = _HEAD_HELD
+        if self._listening and self._streams_events:
+            for scope in self._listening:
+                self._request.stop_signal.add_scope(scope)
 
     async def _release(self) -> None:
         """Let tasks that wait in ``receive`` go: the response is complete."""
@@ -205,6 +240,21 @@ class Exchange:
     def complete(self) -> bool:
         """Whether the whole response has been sent."""
         return self._stage == _COMPLETE
+
+    @property
+    def ends_as_it_is(self) -> bool:
+        """Whether the response, though not complete, is whole where it stands: an event stream
+        that was told to end.
+        """
+        return self.told_to_end and self._stage != _COMPLETE and self._left is None
+
+    async def end(self) -> None:
+        """Send what the application has left out: the last, empty piece of the body.
+
+        Raises:
+            ClientDisconnected: the front end aborted the request or is gone.
+        """
+        await self.send({"type": "http.response.body"})
 
     def unfinished(self) -> ResponseError:
         """What to raise when the application has returned and the response is not complete."""

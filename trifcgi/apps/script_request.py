@@ -2,7 +2,7 @@
 
 import trio
 
-from trifcgi.request import Request, RequestStream, ResponseStream
+from trifcgi.request import Request, RequestStream, ResponseStream, StopSignal
 
 __all__ = ["ScriptRequest"]
 
@@ -60,3 +60,7 @@ class ScriptRequest(Request):
 
     async def wait_aborted(self) -> None:
         await self._request.wait_aborted()
+
+    @property
+    def stop_signal(self) -> StopSignal:
+        return self._request.stop_signal

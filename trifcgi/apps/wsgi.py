@@ -189,6 +189,7 @@ class _Call:
         environ["wsgi.multiprocess"] = False
         environ["wsgi.run_once"] = False
         environ["wsgi.file_wrapper"] = FileWrapper
+        environ["trifcgi.stopping"] = self._conversation.request.stop_signal.for_threads
 
     def _run(self) -> None:
         """In the thread."""

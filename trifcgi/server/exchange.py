@@ -10,7 +10,7 @@ import trio
 
 from trifcgi.observe.instrument import Outcome, StopReason
 from trifcgi.protocol import Role
-from trifcgi.request import Params, Request
+from trifcgi.request import Params, Request, StopSignal
 from trifcgi.server.body import Body
 from trifcgi.server.streams import ErrorStream, Input, Stdout
 
@@ -189,6 +189,10 @@ class Exchange(Request):
         if self._abort_event is None:
             self._abort_event = trio.Event()
         await self._abort_event.wait()
+
+    @property
+    def stop_signal(self) -> StopSignal:
+        return self.connection.plane.stopping
 
     # What the connection tells it
 

@@ -16,7 +16,7 @@ from trifcgi.limits import Limits, Timeouts
 from trifcgi.observe.instrument import Instrument, StopReason
 from trifcgi.observe.trace import Tracer
 from trifcgi.protocol import MAX_CONNS, MAX_REQS, MPXS_CONNS, Role
-from trifcgi.request import Handler
+from trifcgi.request import Handler, StopSignal
 from trifcgi.server.connection import Connection
 from trifcgi.server.ending import Refusal, describe
 from trifcgi.server.exchange import Exchange
@@ -68,6 +68,7 @@ class DataPlane:
         running: requests running or queued now.
         begun: requests begun so far.
         draining: whether :meth:`drain` was called.
+        stopping: the same for requests, told to those that wait for it.
         tracer: is told all bytes that come and go, while there is one.
         cut_by_drain: requests that the drain's grace was too short for.
         stepping: the request whose handler runs at this very moment; for other threads, which
@@ -105,6 +106,7 @@ class DataPlane:
         self.begun = 0
         self.stepping: Exchange | None = None
         self.draining = False
+        self.stopping = StopSignal()
         self.tracer: Tracer | None = None
         self.cut_by_drain = 0
         self.share = share
@@ -114,7 +116,6 @@ class DataPlane:
         self._open: set[Connection] = set()
         self._room = trio.lowlevel.ParkingLot()
         self._empty = trio.lowlevel.ParkingLot()
-        self._drain_begun = trio.Event()
         self._accepting: list[trio.CancelScope] = []
         self._stack: AsyncExitStack | None = None
 
@@ -280,7 +281,7 @@ class DataPlane:
 
     def drain(self) -> None:
         """Begin a graceful stop: :meth:`serve` closes its listeners and the idle connections,
-        lets requests run on for the grace, cancels the rest, and returns.
+        tells the requests that run, lets them run on for the grace, cancels the rest, and returns.
 
         A connection that was used a moment ago is not idle: the front end may be sending its
         next request on it. It closes with the next response, or after half a second.
@@ -288,11 +289,12 @@ class DataPlane:
         self.draining = True
         if self.share is not None:
             self.share.close()
-        self._drain_begun.set()
         for scope in self._accepting:
             scope.cancel(reason="the server is stopping")
         for connection in list(self._open):
             connection.drain()
+        # Last: whoever ends a stream now comes back on a new connection, which is another's.
+        self.stopping.set()
 
     async def _drain(self) -> None:
         with trio.move_on_after(self.timeouts.grace):
@@ -309,7 +311,7 @@ class DataPlane:
 
     async def wait_drained(self) -> None:
         """Wait until a drain has begun and the last connection has ended."""
-        await self._drain_begun.wait()
+        await self.stopping.wait()
         await self._wait_empty()
 
     async def _wait_empty(self) -> None:
