@@ -4,7 +4,6 @@ import contextlib
 import ipaddress
 import logging
 import socket
-from collections.abc import AsyncIterator
 from typing import Final
 
 import attrs
@@ -57,6 +56,11 @@ class ControlListeners:
                       "" if self.token is None else ", with a token")  # fmt: skip
         await serve_control(source, self.listeners, token=self.token, task_status=task_status)
 
+    async def close(self) -> None:
+        """Close the listeners, without waiting."""
+        for listener in self.listeners:
+            await trio.aclose_forcefully(listener)
+
 
 def about(configuration: Configuration, app: str, kind: str) -> About:
     """What the control server says about a program.
@@ -95,30 +99,14 @@ def _shown(configuration: Configuration, name: str) -> str:
     return option.kind.show(value)
 
 
-@contextlib.asynccontextmanager
-async def open_control(
-    configuration: Configuration, opened: ControlListeners | None = None
-) -> AsyncIterator[ControlListeners | None]:
-    """Open the control server's listeners for as long as the block lasts.
-
-    Gives ``None`` where no option asks for one.
-
-    Args:
-        configuration: the options.
-        opened: what has been opened before (as another user, say): to be closed only.
+async def open_control(configuration: Configuration) -> ControlListeners | None:
+    """Open the control server's listeners; ``None`` where no option asks for one.
 
     Raises:
         ConfigurationError: an address or the token file is no good, or others could reach a
             server that asks for no token.
     """
-    path = configuration.admin_token_file
     port, unix = configuration.admin_port, configuration.admin_unix
-    if opened is not None:
-        async with contextlib.AsyncExitStack() as stack:
-            for each in opened.listeners:
-                stack.push_async_callback(trio.aclose_forcefully, each)
-            yield opened
-        return
     if port is None and unix is None:
         for name in ("admin-host", "admin-token-file"):
             if name in configuration.origins:
@@ -126,20 +114,19 @@ async def open_control(
                     f"{configuration.origin(name)} needs a control server:"
                     " add --admin-port N or --admin-unix PATH"
                 )
-        yield None
-        return
-    token = None if path is None else read_token(path)
+        return None
+    path = configuration.admin_token_file
+    control = ControlListeners([], None if path is None else read_token(path))
     async with contextlib.AsyncExitStack() as stack:
-        found: list[trio.SocketListener | UnixListener] = []
+        stack.push_async_callback(control.close)
         if unix is not None:
-            found.append(await open_unix_listener(unix, mode=CONTROL_MODE))
-            stack.push_async_callback(trio.aclose_forcefully, found[-1])
+            control.listeners.append(await open_unix_listener(unix, mode=CONTROL_MODE))
         if port is not None:
-            for listener in await _open_tcp(configuration, port):
-                stack.push_async_callback(trio.aclose_forcefully, listener)
-                found.append(listener)
-                _require_token(listener, token)
-        yield ControlListeners(found, token)
+            control.listeners.extend(await _open_tcp(configuration, port))
+        for listener in control.listeners:
+            _require_token(listener, control.token)
+        stack.pop_all()
+    return control
 
 
 async def _open_tcp(configuration: Configuration, port: int) -> list[trio.SocketListener]:
@@ -152,7 +139,7 @@ async def _open_tcp(configuration: Configuration, port: int) -> list[trio.Socket
         ) from error
 
 
-def _require_token(listener: trio.SocketListener, token: str | None) -> None:
+def _require_token(listener: trio.SocketListener | UnixListener, token: str | None) -> None:
     if token is not None or listener.socket.family == socket.AF_UNIX:
         return
     address = listener.socket.getsockname()[0]

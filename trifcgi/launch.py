@@ -95,30 +95,47 @@ def _run(configuration: Configuration, addresses: Sequence[_Address], service: S
     if service.identity is None:
         return trio.run(_serve, configuration, load(configuration), addresses, service)
     # A loop of its own opens the sockets, and has ended by the time the app is loaded.
-    listeners, control = trio.run(_open, configuration, addresses)
+    opened = trio.run(_open, configuration, addresses)
     try:
-        service.drop_privileges(_paths(listeners))
+        service.drop_privileges(_paths(opened.listeners))
         app = load(configuration)
     except BaseException:
-        trio.run(_close, [*listeners, *([] if control is None else control.listeners)])
+        trio.run(opened.close)
         raise
-    serve = partial(_serve, listeners=listeners, opened=control)
+    serve = partial(_serve, opened=opened)
     return trio.run(serve, configuration, app, addresses, service)
 
 
-async def _open(
-    configuration: Configuration, addresses: Sequence[_Address]
-) -> tuple[list[Listener], ControlListeners | None]:
+@attrs.frozen
+class _Opened:
+    """Sockets that were opened as another user than the one that serves them."""
+
+    listeners: Sequence[Listener]
+    control: ControlListeners | None
+
+    async def close(self) -> None:
+        for listener in self.listeners:
+            await trio.aclose_forcefully(listener)
+        if self.control is not None:
+            await self.control.close()
+
+
+async def _open(configuration: Configuration, addresses: Sequence[_Address]) -> _Opened:
     async with contextlib.AsyncExitStack() as stack:
-        control = await stack.enter_async_context(open_control(configuration))
+        control = await _open_control(configuration, stack)
         listeners = await open_listeners(configuration, addresses, stack)
         stack.pop_all()
-    return listeners, control
+    return _Opened(listeners, control)
 
 
-async def _close(listeners: Sequence[Listener]) -> None:
-    for listener in listeners:
-        await trio.aclose_forcefully(listener)
+async def _open_control(
+    configuration: Configuration, stack: contextlib.AsyncExitStack
+) -> ControlListeners | None:
+    """Open the control server's listeners, which the stack closes."""
+    control = await open_control(configuration)
+    if control is not None:
+        stack.push_async_callback(control.close)
+    return control
 
 
 def _paths(listeners: Sequence[Listener]) -> list[Path]:
@@ -134,8 +151,7 @@ async def _serve(
     addresses: Sequence[_Address],
     service: Service,
     *,
-    listeners: Sequence[Listener] | None = None,
-    opened: ControlListeners | None = None,
+    opened: _Opened | None = None,
 ) -> int:
     def tell_ready(listeners: Sequence[Listener]) -> None:
         report_listening(configuration, app.name, app.kind, listeners)
@@ -147,7 +163,7 @@ async def _serve(
         app,
         addresses,
         tell_ready,
-        listeners=listeners,
+        listeners=None if opened is None else opened.listeners,
         # Counting costs a tenth of a small request: only where somebody can ask.
         instruments=[counter] if configuration.has_control else [],
     )
@@ -155,7 +171,12 @@ async def _serve(
     failure: Exception | None = None
     # Signals count from before the first listener opens: what is sent while the app
     # starts up, which may take long, is obeyed as well.
-    async with open_control(configuration, opened) as control:
+    async with contextlib.AsyncExitStack() as stack:
+        if opened is None:
+            control = await _open_control(configuration, stack)
+        else:
+            control = opened.control
+            stack.push_async_callback(opened.close)
         with trio.open_signal_receiver(*_SIGNALS) as signals:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_obey, signals, worker, service, name="trifcgi signals")
@@ -197,7 +218,7 @@ async def _supervise(
     configuration: Configuration, workers: int, addresses: Sequence[_Address], service: Service
 ) -> int:
     async with contextlib.AsyncExitStack() as stack:
-        control = await stack.enter_async_context(open_control(configuration))
+        control = await _open_control(configuration, stack)
         listeners = await open_listeners(configuration, addresses, stack)
         service.drop_privileges(_paths(listeners))
         size = workers or available_cores()

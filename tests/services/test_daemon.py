@@ -1,5 +1,6 @@
 """``trifcgi run`` in the background, under a PID file, as another user."""
 
+import contextlib
 import os
 import pwd
 import signal
@@ -24,6 +25,7 @@ async def app(request):
     text = f"{os.getpid()} {os.getresuid()} {os.getgroups()} {os.environ.get('USER')}"
     await request.stdout.send_all(b"Content-Type: text/plain\\r\\n\\r\\n" + text.encode())
 """
+TOKEN = "0123456789abcdef0123"
 NOBODY = pwd.getpwnam("nobody")
 needs_root = pytest.mark.skipif(
     os.geteuid() != 0 or not others_can_run_python(),
@@ -166,6 +168,46 @@ async def test_root_opens_the_socket_and_somebody_else_serves(
     assert daemon.pid_file.read_text() == ""
     assert (await daemon.start()).status == 0
     daemon.stop()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+async def test_root_opens_the_control_server_too(daemon: Daemon, tmp_path: Path) -> None:
+    # The user may read neither the token nor the directory of the socket, nor take a low port;
+    # nothing is started later, so this user need not reach the interpreter.
+    for directory in (tmp_path, *tmp_path.parents[:2]):
+        directory.chmod(directory.stat().st_mode | 0o055)
+    private = tmp_path / "private"
+    private.mkdir(mode=0o700)
+    token = private / "token"
+    token.touch(mode=0o600)
+    token.write_text(TOKEN)
+    port = _free_low_port()
+    result = await daemon.start(
+        "--user", "nobody", "--group", "daemon", "--admin-port", str(port),
+        "--admin-unix", str(private / "c"), "--admin-token-file", str(token),
+    )  # fmt: skip
+    assert result.status == 0, result.stderr
+    assert (await daemon.ask()).partition(" ")[2].startswith(f"({NOBODY.pw_uid}, ")
+    streams = (
+        await trio.open_tcp_stream("127.0.0.1", port),
+        await trio.open_unix_socket(str(private / "c")),
+    )
+    for stream in streams:
+        async with Client(stream) as client:
+            for headers, status in (({}, 401), ({"Authorization": f"Bearer {TOKEN}"}, 200)):
+                asked = params("/health", headers=headers)
+                assert (await client.request(asked)).status == status
+    assert (private / "c").stat().st_mode & 0o777 == 0o600
+    daemon.stop()
+
+
+def _free_low_port() -> int:
+    """A port that only root may listen on."""
+    for port in range(1023, 600, -1):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    pytest.fail("every low port is taken")
 
 
 @needs_root
