@@ -19,6 +19,7 @@ from trifcgi.protocol.events import ConnectionEnded, Event
 from trifcgi.protocol.framing import Output, end_tail
 from trifcgi.protocol.intake import ApplicationIntake, FrontEndIntake, Intake
 from trifcgi.protocol.pairs import encode_pairs
+from trifcgi.protocol.receiver import EventCollector, Receiver
 from trifcgi.protocol.records import (
     MAX_MANAGEMENT_LENGTH,
     RecordReader,
@@ -92,6 +93,7 @@ class Connection:
             shortest pairs take thirty times their size once they are decoded. Front ends
             stop at some 100 header fields (Apache, HAProxy).
         values: what FCGI_GET_VALUES is answered with (§4.1), by name.
+        receiver: on the application's side, told by :meth:`deliver` what the bytes mean.
 
     Raises:
         ValueError: the values do not fit into one management record.
@@ -99,6 +101,7 @@ class Connection:
 
     __slots__ = (
         "_budget",
+        "_collector",
         "_ended",
         "_failure",
         "_intake",
@@ -117,6 +120,7 @@ class Connection:
         max_params_total: int = 4 << 20,
         max_pairs: int = 4096,
         values: Mapping[bytes, bytes] = {},
+        receiver: Receiver | None = None,
     ) -> None:
         if values and len(encode_pairs(values.items())) > MAX_MANAGEMENT_LENGTH:
             raise ValueError(f"the values take more than {MAX_MANAGEMENT_LENGTH} bytes")
@@ -126,11 +130,19 @@ class Connection:
         self._output = Output()
         self._requests: dict[int, ActiveRequest] = {}
         self._budget = ParamsBudget(max_params, max_params_total, max_pairs)
-        self._intake: Intake = (
-            ApplicationIntake(self._requests, self._budget, self._output, values)
-            if self._is_application
-            else FrontEndIntake(self._requests)
-        )
+        self._collector: EventCollector | FrontEndIntake
+        self._intake: Intake
+        if self._is_application:
+            self._collector = EventCollector()
+            self._intake = ApplicationIntake(
+                self._requests,
+                self._budget,
+                self._output,
+                values,
+                self._collector if receiver is None else receiver,
+            )
+        else:
+            self._collector = self._intake = FrontEndIntake(self._requests)
         self._failure: ProtocolError | None = None
         self._ended = False
 
@@ -173,21 +185,38 @@ class Connection:
                 raises the same without them.
             LocalProtocolError: :meth:`receive_eof` was called before.
         """
+        collector = self._collector
+        events: list[Event] = []
+        collector.events = events
+        try:
+            self.deliver(data)
+        except ProtocolError as failure:
+            if events:
+                failure.events = events
+            raise
+        finally:
+            collector.events = []
+        return events
+
+    def deliver(self, data: bytes | bytearray | memoryview) -> None:
+        """Take bytes as :meth:`receive_data` does, and tell the receiver what they mean.
+
+        Raises:
+            ProtocolError: they are not FastCGI 1.0; the receiver was told what came ahead of it.
+            LocalProtocolError: :meth:`receive_eof` was called before.
+        """
         if self._failure is not None:
             raise ProtocolError(str(self._failure), self._failure.request_id)
         if self._ended:
             raise LocalProtocolError("bytes were received after the end of the connection")
-        whole = data if isinstance(data, bytes) else bytes(data)
-        events: list[Event] = []
+        reader = self._reader
         try:
-            self._intake.take(self._reader.receive(whole), events)
-            if self._reader.failure is not None:
-                raise self._reader.failure
+            self._intake.take(reader.receive(data if isinstance(data, bytes) else bytes(data)))
+            if reader.failure is not None:
+                raise reader.failure
         except ProtocolError as failure:
-            failure.events = events
             self._failure = failure
             raise
-        return events
 
     def receive_eof(self) -> list[Event]:
         """Take note that the peer sends nothing more; a second call gives no events.

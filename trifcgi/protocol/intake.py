@@ -1,4 +1,4 @@
-"""What comes in on each side: records checked against the tables, and made into events."""
+"""What comes in on each side: records checked against the tables, and told."""
 
 import abc
 from collections.abc import Mapping
@@ -15,26 +15,18 @@ from trifcgi.protocol.constants import (
     Role,
 )
 from trifcgi.protocol.events import (
-    DataEnded,
-    DataReceived,
     Event,
-    ParamsReceived,
-    ParamsTooLarge,
-    RequestAborted,
-    RequestBegun,
     RequestEnded,
     StderrEnded,
     StderrReceived,
-    StdinEnded,
-    StdinReceived,
     StdoutEnded,
     StdoutReceived,
     UnknownTypeReceived,
     ValuesReceived,
-    ValuesRequested,
 )
 from trifcgi.protocol.framing import Output
 from trifcgi.protocol.pairs import decode_pairs, encode_pairs
+from trifcgi.protocol.receiver import Receiver
 from trifcgi.protocol.records import (
     Piece,
     pack_begin_request,
@@ -102,8 +94,8 @@ class Intake(abc.ABC):
     __slots__ = ()
 
     @abc.abstractmethod
-    def take(self, pieces: list[Piece], events: list[Event]) -> None:
-        """Append the events that the pieces of a :class:`RecordReader` make.
+    def take(self, pieces: list[Piece]) -> None:
+        """Tell what the pieces of a :class:`RecordReader` mean.
 
         Raises:
             ProtocolError: a record is malformed, or not a legal move.
@@ -113,7 +105,7 @@ class Intake(abc.ABC):
 class ApplicationIntake(Intake):
     """What the application receives from the front end."""
 
-    __slots__ = ("_budget", "_output", "_requests", "_values")
+    __slots__ = ("_budget", "_output", "_receiver", "_requests", "_values")
 
     def __init__(
         self,
@@ -121,26 +113,28 @@ class ApplicationIntake(Intake):
         budget: ParamsBudget,
         output: Output,
         values: Mapping[bytes, bytes],
+        receiver: Receiver,
     ) -> None:
         self._requests = requests
         self._budget = budget
         self._output = output
         self._values = values
+        self._receiver = receiver
 
-    def take(self, pieces: list[Piece], events: list[Event]) -> None:
+    def take(self, pieces: list[Piece]) -> None:
         """See :meth:`Intake.take`."""
         requests = self._requests
         for record_type, request_id, content in pieces:
             request = requests.get(request_id)
             if request is not None:
-                self._take_record(record_type, request_id, request, content, events)
+                self._take_record(record_type, request_id, request, content)
             elif record_type == _BEGIN_REQUEST and request_id != NULL_REQUEST_ID:
                 usual = _USUAL_BEGINS.get(content)
                 role, keep_connection, flags, start = usual or _read_begin(content)
                 requests[request_id] = ActiveRequest(start)
-                events.append(RequestBegun(request_id, role, keep_connection, flags))
+                self._receiver.request_begun(request_id, role, keep_connection, flags)
             elif request_id == NULL_REQUEST_ID:
-                self._answer_management_record(record_type, content, events)
+                self._answer_management_record(record_type, content)
 
     def _take_record(
         self,
@@ -148,7 +142,6 @@ class ApplicationIntake(Intake):
         request_id: int,
         request: ActiveRequest,
         content: bytes,
-        events: list[Event],
     ) -> None:
         move = record_type << 1 if content else record_type << 1 | 1
         before = request.front_end
@@ -159,41 +152,41 @@ class ApplicationIntake(Intake):
             return
         request.front_end = after
         if record_type == _PARAMS:
-            self._take_params(request_id, request, content, events)
+            self._take_params(request_id, request, content)
         elif after == _OTHER_STREAMS:
             return
         elif record_type == _STDIN:
-            events.append(
-                StdinReceived(request_id, content) if content else StdinEnded(request_id)
-            )
+            if content:
+                self._receiver.stdin_received(request_id, content)
+            else:
+                self._receiver.stdin_ended(request_id)
         elif record_type == _DATA:
-            events.append(DataReceived(request_id, content) if content else DataEnded(request_id))
+            if content:
+                self._receiver.data_received(request_id, content)
+            else:
+                self._receiver.data_ended(request_id)
         else:
             if request.block:
                 self._budget.release(request)
-            events.append(RequestAborted(request_id))
+            self._receiver.request_aborted(request_id)
 
-    def _take_params(
-        self, request_id: int, request: ActiveRequest, content: bytes, events: list[Event]
-    ) -> None:
+    def _take_params(self, request_id: int, request: ActiveRequest, content: bytes) -> None:
         if request.too_large:
             return
         if content:
             if not self._budget.add(request, content):
-                events.append(ParamsTooLarge(request_id))
+                self._receiver.params_too_large(request_id)
             return
         try:
             pairs = self._budget.finish(request)
         except ProtocolError as error:
             raise ProtocolError(f"params of request {request_id}: {error}", request_id) from error
         if pairs is None:
-            events.append(ParamsTooLarge(request_id))
+            self._receiver.params_too_large(request_id)
         else:
-            events.append(ParamsReceived(request_id, pairs))
+            self._receiver.params_received(request_id, pairs)
 
-    def _answer_management_record(
-        self, record_type: int, content: bytes, events: list[Event]
-    ) -> None:
+    def _answer_management_record(self, record_type: int, content: bytes) -> None:
         if record_type == _UNKNOWN_TYPE:
             return  # an answer to an answer could go on for ever
         self._output.answers += 1
@@ -210,29 +203,34 @@ class ApplicationIntake(Intake):
         known = {name: self._values[name] for name in names if name in self._values}
         result = encode_pairs(known.items())
         self._output.add(pack_record(_GET_VALUES_RESULT, NULL_REQUEST_ID, result))
-        events.append(ValuesRequested(names))
+        self._receiver.values_requested(names)
 
 
 class FrontEndIntake(Intake):
-    """What the front end receives from the application."""
+    """What the front end receives from the application.
 
-    __slots__ = ("_requests",)
+    Attributes:
+        events: those so far; whoever takes them puts a new list there.
+    """
+
+    __slots__ = ("_requests", "events")
 
     def __init__(self, requests: dict[int, ActiveRequest]) -> None:
         self._requests = requests
+        self.events: list[Event] = []
 
-    def take(self, pieces: list[Piece], events: list[Event]) -> None:
+    def take(self, pieces: list[Piece]) -> None:
         """See :meth:`Intake.take`."""
         for record_type, request_id, content in pieces:
             request = self._requests.get(request_id)
             if request is not None:
-                self._take_record(record_type, request_id, request, content, events)
+                self._take_record(record_type, request_id, request, content)
             elif request_id != NULL_REQUEST_ID:
                 continue
             elif record_type == _GET_VALUES_RESULT:
-                events.append(ValuesReceived(dict(_decode_values(content))))
+                self.events.append(ValuesReceived(dict(_decode_values(content))))
             elif record_type == _UNKNOWN_TYPE:
-                events.append(UnknownTypeReceived(unpack_unknown_type(content)))
+                self.events.append(UnknownTypeReceived(unpack_unknown_type(content)))
 
     def _take_record(
         self,
@@ -240,7 +238,6 @@ class FrontEndIntake(Intake):
         request_id: int,
         request: ActiveRequest,
         content: bytes,
-        events: list[Event],
     ) -> None:
         move = record_type << 1 if content else record_type << 1 | 1
         before = request.application
@@ -251,16 +248,16 @@ class FrontEndIntake(Intake):
             return
         request.application = after
         if record_type == _STDOUT:
-            events.append(
+            self.events.append(
                 StdoutReceived(request_id, content) if content else StdoutEnded(request_id)
             )
         elif record_type == _STDERR:
-            events.append(
+            self.events.append(
                 StderrReceived(request_id, content) if content else StderrEnded(request_id)
             )
         else:
             del self._requests[request_id]
-            events.append(_read_end(request_id, content))
+            self.events.append(_read_end(request_id, content))
 
 
 def _decode_values(content: bytes) -> list[tuple[bytes, bytes]]:

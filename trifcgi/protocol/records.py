@@ -51,7 +51,6 @@ _GET_VALUES: Final = int(RecordType.GET_VALUES)
 _UNKNOWN_TYPE: Final = int(RecordType.UNKNOWN_TYPE)
 
 _pack_header = HEADER.pack
-_unpack_header = HEADER.unpack_from
 
 
 def pack_header(
@@ -201,10 +200,14 @@ class RecordReader:
             at = self._resume(data, pieces)
         end = len(data)
         while end - at >= HEADER_LEN:
-            version, record_type, request_id, length, padding = _unpack_header(data, at)
-            if version != VERSION_1:
-                self.failure = _not_version_1(version)
+            # Compiled, eight looks at a byte cost less than one call that unpacks them.
+            if data[at] != VERSION_1:
+                self.failure = _not_version_1(data[at])
                 return pieces
+            record_type = data[at + 1]
+            request_id = data[at + 2] << 8 | data[at + 3]
+            length = data[at + 4] << 8 | data[at + 5]
+            padding = data[at + 6]
             at += HEADER_LEN
             if request_id == NULL_REQUEST_ID:
                 if record_type < _GET_VALUES or record_type > _UNKNOWN_TYPE:

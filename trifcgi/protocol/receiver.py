@@ -1,0 +1,113 @@
+"""What a front end's records mean to an application, told by calls in place of events.
+
+A server that takes tens of thousands of requests a second makes no object for each record:
+its connection is a :class:`Receiver`, and a :class:`~trifcgi.protocol.Connection` that was
+given one calls it. Everybody else gets :class:`~trifcgi.protocol.Event` objects, which
+:class:`EventCollector` makes out of the same calls.
+"""
+
+from trifcgi.protocol.constants import Role
+from trifcgi.protocol.events import (
+    DataEnded,
+    DataReceived,
+    Event,
+    ParamsReceived,
+    ParamsTooLarge,
+    RequestAborted,
+    RequestBegun,
+    StdinEnded,
+    StdinReceived,
+    ValuesRequested,
+)
+
+__all__ = ["EventCollector", "Receiver"]
+
+
+class Receiver:
+    """An application's ears: one method for each event, in the order of the records.
+
+    A method may send, and end the request that it is told of; records of it that still follow are
+    then ignored (§3.3). The classes of :mod:`trifcgi.protocol.events` say what each means.
+    """
+
+    __slots__ = ()
+
+    def request_begun(
+        self, request_id: int, role: Role | int, keep_connection: bool, flags: int
+    ) -> None:
+        """See :class:`~trifcgi.protocol.RequestBegun`."""
+        raise NotImplementedError
+
+    def params_received(self, request_id: int, pairs: list[tuple[bytes, bytes]]) -> None:
+        """See :class:`~trifcgi.protocol.ParamsReceived`."""
+        raise NotImplementedError
+
+    def params_too_large(self, request_id: int) -> None:
+        """See :class:`~trifcgi.protocol.ParamsTooLarge`."""
+        raise NotImplementedError
+
+    def stdin_received(self, request_id: int, data: bytes) -> None:
+        """See :class:`~trifcgi.protocol.StdinReceived`."""
+        raise NotImplementedError
+
+    def stdin_ended(self, request_id: int) -> None:
+        """See :class:`~trifcgi.protocol.StdinEnded`."""
+        raise NotImplementedError
+
+    def data_received(self, request_id: int, data: bytes) -> None:
+        """See :class:`~trifcgi.protocol.DataReceived`."""
+        raise NotImplementedError
+
+    def data_ended(self, request_id: int) -> None:
+        """See :class:`~trifcgi.protocol.DataEnded`."""
+        raise NotImplementedError
+
+    def request_aborted(self, request_id: int) -> None:
+        """See :class:`~trifcgi.protocol.RequestAborted`."""
+        raise NotImplementedError
+
+    def values_requested(self, names: list[bytes]) -> None:
+        """See :class:`~trifcgi.protocol.ValuesRequested`."""
+        raise NotImplementedError
+
+
+class EventCollector(Receiver):
+    """Makes an event of each call.
+
+    Attributes:
+        events: those so far; whoever takes them puts a new list there.
+    """
+
+    __slots__ = ("events",)
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+
+    def request_begun(
+        self, request_id: int, role: Role | int, keep_connection: bool, flags: int
+    ) -> None:
+        self.events.append(RequestBegun(request_id, role, keep_connection, flags))
+
+    def params_received(self, request_id: int, pairs: list[tuple[bytes, bytes]]) -> None:
+        self.events.append(ParamsReceived(request_id, pairs))
+
+    def params_too_large(self, request_id: int) -> None:
+        self.events.append(ParamsTooLarge(request_id))
+
+    def stdin_received(self, request_id: int, data: bytes) -> None:
+        self.events.append(StdinReceived(request_id, data))
+
+    def stdin_ended(self, request_id: int) -> None:
+        self.events.append(StdinEnded(request_id))
+
+    def data_received(self, request_id: int, data: bytes) -> None:
+        self.events.append(DataReceived(request_id, data))
+
+    def data_ended(self, request_id: int) -> None:
+        self.events.append(DataEnded(request_id))
+
+    def request_aborted(self, request_id: int) -> None:
+        self.events.append(RequestAborted(request_id))
+
+    def values_requested(self, names: list[bytes]) -> None:
+        self.events.append(ValuesRequested(names))
