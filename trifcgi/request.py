@@ -116,7 +116,10 @@ class ResponseStream(trio.abc.SendStream):
 
 
 class ThreadStopSignal:
-    """What threads see of a :class:`StopSignal`; any of them may ask at any time."""
+    """What threads see of a :class:`StopSignal`; any of them may ask at any time.
+
+    A server that is cancelled without a drain sets it too, before it waits for its threads.
+    """
 
     __slots__ = ("_event",)
 
@@ -289,8 +292,9 @@ class Request(abc.ABC):
         reload or to be replaced by a new worker. May be asked in any thread.
 
         The request goes on as before, for the server's grace, and is then cancelled; a
-        response without an end of its own (an event stream, a long poll) should end here. It
-        stays false in a server that is cancelled without a drain, as ``serve_stream`` is.
+        response without an end of its own (an event stream, a long poll) should end here. In
+        a server that is cancelled without a drain, as ``serve_stream`` is, the cancel comes
+        first.
         """
         return self.stop_signal.is_set()
 

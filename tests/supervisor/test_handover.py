@@ -236,6 +236,26 @@ class TestHandover:
             assert b"hello" in await receive(client)
             assert (first.begun, second.begun) == (2, 1)
 
+    async def test_only_the_one_that_stops_tells_its_requests(self, tmp_path: Path) -> None:
+        stopping = []
+
+        async def app(request: Request) -> None:
+            if "LATER" in request.params:
+                await request.wait_stopping()
+            stopping.append(request.stopping)
+            await hello(request)
+
+        async with two_planes(app, tmp_path) as (first, second, client):
+            client.send(raw.get(LATER="1"))
+            await until(lambda: first.running == 1)
+            first.drain()
+            assert b"hello" in await receive(client)
+            await first.wait_drained()
+            client.send(raw.get())
+            assert b"hello" in await receive(client)
+            assert (first.begun, second.begun) == (2, 1)
+        assert stopping == [False, True, False]
+
     async def test_half_a_request_is_no_place_to_part(self, tmp_path: Path) -> None:
         async with two_planes(hello, tmp_path) as (first, second, client):
             request = raw.get()

@@ -139,6 +139,8 @@ class DataPlane:
             lifespan = getattr(self.handler, "lifespan", None)
             if lifespan is not None:
                 await stack.enter_async_context(lifespan())
+            # After a cancel it is news to threads only, for which the lifespan is about to wait.
+            stack.callback(self.stopping.set)
             await stack.enter_async_context(self._background())
             self._stack = stack.pop_all()
         return self
