@@ -68,7 +68,7 @@ async def test_endless_streams_end_themselves_whole(
 
 async def test_no_new_connection_is_taken_from_who_was_told(autojump_clock: object) -> None:
     # A browser comes back at once, and must find who serves on.
-    connections = []
+    connections: list[int] = []
 
     async def app(request: Request) -> None:
         await request.wait_stopping()

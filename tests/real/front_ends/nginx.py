@@ -85,7 +85,9 @@ def _start(directory: Path, sites: Sequence[Site]) -> PrivateProcess:
     configuration = directory / "nginx.conf"
     configuration.write_text(
         f"daemon off;\n{user}worker_processes 1;\npid {directory}/nginx.pid;\n"
-        f"error_log {error_log} info;\nevents {{ worker_connections 512; }}\n"
+        # For 500 clients and as many connections behind.
+        f"worker_rlimit_nofile 4096;\nevents {{ worker_connections 2048; }}\n"
+        f"error_log {error_log} info;\n"
         f"http {{\naccess_log off;\nclient_max_body_size 64m;\n{temporary}"
         + "".join(site.set_up.render(site) for site in sites)
         + "}\n"
