@@ -29,7 +29,8 @@ from trifcgi.observe.masking import MASK, is_secret
 from trifcgi.observe.stacks import request_tree, task_tree
 from trifcgi.observe.trace import Tracer
 from trifcgi.server import DataPlane, address_of
-from trifcgi.server.exchange import Exchange, Phase
+from trifcgi.server.exchange import Exchange
+from trifcgi.server.phase import Phase
 
 __all__ = ["Controls", "LocalSource", "describe_settings"]
 

@@ -7,7 +7,8 @@ from trifcgi.admin.source import Data
 from trifcgi.observe.masking import mask_param, mask_url
 from trifcgi.observe.stacks import Frame, NurseryTree, TaskTree, ThreadStack
 from trifcgi.server.connection import Connection
-from trifcgi.server.exchange import Exchange, Phase
+from trifcgi.server.exchange import Exchange
+from trifcgi.server.phase import Phase
 
 __all__ = ["count_tasks", "describe_connection", "describe_request", "describe_task", "params_of"]
 

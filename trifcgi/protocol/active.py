@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from trifcgi.protocol.pairs import count_pairs, decode_pairs
+from trifcgi.protocol.pairs import count_pairs, decode_named
 from trifcgi.protocol.states import ApplicationState
 
 __all__ = ["ActiveRequest", "ParamsBudget"]
@@ -79,8 +79,12 @@ class ParamsBudget:
             request.block += content
         return True
 
-    def finish(self, request: ActiveRequest) -> list[tuple[bytes, bytes]] | None:
+    def finish(self, request: ActiveRequest) -> tuple[dict[bytes, bytes], bytes] | None:
         """Give the params of a request that are now complete; ``None`` when a limit forbids it.
+
+        Returns:
+            What :func:`~trifcgi.protocol.pairs.decode_named` gives; the whole block where a
+            name is repeated, else ``b""``.
 
         Raises:
             ProtocolError: they end inside a pair.
@@ -91,13 +95,13 @@ class ParamsBudget:
         if len(block) > 2 * most and count_pairs(block, most) > most:
             self.refuse(request)
             return None
-        pairs = decode_pairs(block)
-        if self._pairs_total + len(pairs) > self._max_pairs_total:
+        named, count = decode_named(block)
+        if self._pairs_total + count > self._max_pairs_total:
             self.refuse(request)
             return None
-        request.pairs = len(pairs)
-        self._pairs_total += len(pairs)
-        return pairs
+        request.pairs = count
+        self._pairs_total += count
+        return named, block if len(named) != count else b""
 
     def refuse(self, request: ActiveRequest) -> None:
         """Forget the params of a request, those that are still to come included."""

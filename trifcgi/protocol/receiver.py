@@ -19,6 +19,7 @@ from trifcgi.protocol.events import (
     StdinReceived,
     ValuesRequested,
 )
+from trifcgi.protocol.pairs import decode_pairs
 
 __all__ = ["EventCollector", "Receiver"]
 
@@ -38,8 +39,14 @@ class Receiver:
         """See :class:`~trifcgi.protocol.RequestBegun`."""
         raise NotImplementedError
 
-    def params_received(self, request_id: int, pairs: list[tuple[bytes, bytes]]) -> None:
-        """See :class:`~trifcgi.protocol.ParamsReceived`."""
+    def params_received(self, request_id: int, named: dict[bytes, bytes], block: bytes) -> None:
+        """See :class:`~trifcgi.protocol.ParamsReceived`.
+
+        Args:
+            request_id: whose.
+            named: the values by name, in order; of a repeated name the last one.
+            block: the params as they came (§3.4) where a name is repeated, else ``b""``.
+        """
         raise NotImplementedError
 
     def params_too_large(self, request_id: int) -> None:
@@ -88,7 +95,8 @@ class EventCollector(Receiver):
     ) -> None:
         self.events.append(RequestBegun(request_id, role, keep_connection, flags))
 
-    def params_received(self, request_id: int, pairs: list[tuple[bytes, bytes]]) -> None:
+    def params_received(self, request_id: int, named: dict[bytes, bytes], block: bytes) -> None:
+        pairs = decode_pairs(block) if block else list(named.items())
         self.events.append(ParamsReceived(request_id, pairs))
 
     def params_too_large(self, request_id: int) -> None:

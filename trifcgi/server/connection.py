@@ -1,25 +1,31 @@
 """One connection: what comes in, whose turn it is, what goes out.
 
-Between ``recv`` and ``send`` lies this: the wire gives bytes to :meth:`Connection.data_received`;
-the protocol turns them into events; a request whose params are whole joins ``turns``, where a
-task of the connection takes it and drives its handler; what the handler sends collects in the
-protocol; :meth:`Connection.flush` hands it to the wire when the handler suspends, or when nothing
-more is queued; ``ending`` decides how the request leaves.
+Between ``recv`` and ``send`` lies this: the wire gives bytes to :meth:`Connection.bytes_received`;
+the protocol tells what they mean; a request whose params are whole joins ``turns``, where a
+task of the connection takes it and drives its handler (:mod:`trifcgi.server.tasks`); what the
+handler sends collects in the protocol; :meth:`Connection.flush` hands it to the wire when the
+handler suspends, or when nothing more is queued; ``ending`` decides how the request leaves.
+
+Compiled: what happens at once. What waits stands in ``tasks`` and ``streams``.
 """
 
 import logging
 import math
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Final, cast
 
 import trio
 
 from trifcgi import protocol
 from trifcgi.errors import ProtocolError
 from trifcgi.observe.instrument import StopReason
-from trifcgi.protocol import ProtocolStatus, Role
+from trifcgi.protocol.constants import ProtocolStatus, Role
+from trifcgi.protocol.receiver import Receiver
 from trifcgi.server import ending
-from trifcgi.server.exchange import Exchange, Phase
+from trifcgi.server.admission import admit
+from trifcgi.server.body import Body
+from trifcgi.server.exchange import Exchange
+from trifcgi.server.phase import Phase
 from trifcgi.server.turns import Turns
 from trifcgi.server.window import ReadWindow
 from trifcgi.server.wire import HIGH_WATER, LOW_WATER, Wire
@@ -33,13 +39,10 @@ _log = logging.getLogger("trifcgi.server")
 
 # Requests that one connection may have begun beyond those that may run: enough to answer each
 # of them 503, few enough that a flood of FCGI_BEGIN_REQUEST stays small.
-_MAX_BEGUN = 256
-
-# The half-close at the end: how long the peer may take to close its own half (seconds).
-_LINGER = 2.0
+_MAX_BEGUN: Final = 256
 
 # How long a response that was cut waits for its neighbours on the connection (seconds).
-_CUT_GRACE = 5.0
+_CUT_GRACE: Final = 5.0
 
 # Unsent bytes of a connection that no running request accounts for: small answers that never wait,
 # as those to FCGI_GET_VALUES, refusals, heads without a body. Past it they are a flood by a peer
@@ -47,38 +50,53 @@ _CUT_GRACE = 5.0
 _MAX_UNSENT = 4 * 1024 * 1024
 
 # What a running request adds at most: send_all's stride, and what was unsent before it.
-_UNSENT_PER_REQUEST = 512 * 1024
+_UNSENT_PER_REQUEST: Final = 512 * 1024
 
 # While the server stops: a connection used so recently is not idle, as its front end may just be
 # sending the next request (seconds). It cannot be told, and what it has sent to a connection that
 # closes is lost: nginx tries a GET again, but answers a POST with 502.
-_SETTLE = 0.5
+_SETTLE: Final = 0.5
 
-# How long to try to hand a connection over while very many wait to be taken, and how often
-# (seconds).
-_HAND_OVER = 1.0
-_TRY_AGAIN = 0.01
+_PARAMS: Final = Phase.PARAMS
+_RUNNING: Final = Phase.RUNNING
+_RESPONDED: Final = Phase.RESPONDED
+_ABORTED: Final = StopReason.ABORTED
+_LOST: Final = StopReason.LOST
+_TOO_LARGE: Final = StopReason.TOO_LARGE
+_WRITE_TIMED_OUT: Final = StopReason.WRITE_TIMED_OUT
+_AUTHORIZER: Final = Role.AUTHORIZER
+_COMPLETE: Final = int(ProtocolStatus.REQUEST_COMPLETE)
+_OVERLOADED: Final = int(ProtocolStatus.OVERLOADED)
+_UNKNOWN_ROLE: Final = int(ProtocolStatus.UNKNOWN_ROLE)
 
 
-class Connection:
-    """A front end's connection and the requests on it."""
+class Connection(Receiver):
+    """A front end's connection and the requests on it.
+
+    Attributes:
+        now: the trio clock, in seconds.
+        nursery: the connection's own, while it is served.
+        writers: where the tasks wait that have sent too much.
+        finishing: whether one of its tasks is about to close it.
+        handing_over: whether it goes to another process once nothing runs on it.
+    """
 
     __slots__ = (
         "_cut_at",
-        "_finishing",
-        "_handing_over",
         "_input_left",
-        "_nursery",
-        "_writers",
         "appointment",
         "cause",
         "closing",
         "exchanges",
+        "finishing",
         "from_nginx",
+        "handing_over",
         "idle_since",
         "in_body",
         "lost",
         "must_cut",
+        "now",
+        "nursery",
         "peer",
         "plane",
         "protocol",
@@ -88,15 +106,20 @@ class Connection:
         "turns",
         "window",
         "wire",
+        "writers",
     )
 
     def __init__(self, plane: "DataPlane", wire: Wire, peer: str) -> None:
         self.plane = plane
+        self.now: Callable[[], float] = plane.now
         self.timeouts = plane.timeouts
         self.wire = wire
         self.peer = peer
         self.protocol = protocol.Connection(
-            protocol.Side.APPLICATION, max_params=plane.limits.max_params, values=plane.values
+            protocol.Side.APPLICATION,
+            max_params=plane.limits.max_params,
+            values=plane.values,
+            receiver=self,
         )
         self.exchanges: dict[int, Exchange] = {}
         self.window = ReadWindow(self)
@@ -110,45 +133,17 @@ class Connection:
         self.must_cut = False
         self.from_nginx = False
         self.cause = "closed"
-        self._finishing = False
-        self._handing_over = False
+        self.finishing = False
+        self.handing_over = False
         self._input_left = False
-        self._writers = trio.lowlevel.ParkingLot()
-        self._nursery: trio.Nursery | None = None
+        self.writers = trio.lowlevel.ParkingLot()
+        self.nursery: trio.Nursery | None = None
         self._cut_at = math.inf
 
     def __repr__(self) -> str:
         return f"<Connection from {self.peer}, {len(self.exchanges)} requests>"
 
     # The connection's life
-
-    async def run(self) -> None:
-        """Serve the connection until it ends; a cancel closes it at once."""
-        instruments = self.plane.observers
-        instruments.connection_opened(self.peer)
-        self.arm(self.idle_since + self.timeouts.keep_alive)
-        try:
-            async with trio.open_nursery() as nursery:
-                self._nursery = nursery
-                self.wire.start(self, nursery)
-                await self.turns.run(nursery)
-        finally:
-            self._nursery = None
-            self.plane.reaper.forget(self)
-            if self.plane.tracer is not None:
-                self.plane.tracer.closed(self)
-            poison = not self.lost and any(map(_ends_in_nginx, self.exchanges.values()))
-            for exchange in list(self.exchanges.values()):
-                exchange.stop(StopReason.DRAINED)
-                self.forget(exchange, 1)
-            for exchange in list(self.trailing):
-                self.release(exchange)
-            with trio.move_on_after(1, shield=True):
-                if poison:
-                    await self.wire.poison()
-                await self.wire.aclose()
-            self.wake_blocked()  # a task that is not of this connection may wait, too
-            instruments.connection_closed(self.peer, self.cause)
 
     def arm(self, when: float) -> None:
         """Ask the reaper to call :meth:`check` at ``when`` (trio clock) at the latest."""
@@ -168,7 +163,7 @@ class Connection:
         if self.exchanges:
             # Nobody asks for a look when the last one ends: the keep-alive needs one by then.
             soonest = min(soonest, now + max(self._keep_alive, _SETTLE))
-        elif not self.closing or self._handing_over:
+        elif not self.closing or self.handing_over:
             inside_record = self.protocol.inside_record
             patience = self.timeouts.read_timeout if inside_record else self._keep_alive
             if self.idle_since + patience <= now and self.wire.input_waiting():
@@ -189,12 +184,21 @@ class Connection:
                 soonest = min(soonest, blocked + self.timeouts.write_timeout)
         return min(soonest, self.window.check(now))
 
+    def ends_in_nginx(self) -> bool:
+        """Whether nginx would take the end of the connection for the end of a response."""
+        if self.lost:
+            return False
+        for exchange in self.exchanges.values():
+            if exchange.head is not None and not exchange.complete and _is_from_nginx(exchange):
+                return True
+        return False
+
     def close(self, cause: str) -> None:
         """Take no new request, and close once those that run have ended."""
         self.closing = True
         # Whatever was to become of it: a front end that does not keep the connection waits for its
         # end.
-        self._handing_over = False
+        self.handing_over = False
         if not self.exchanges:
             self.cause = cause
             self.turns.wake()
@@ -215,16 +219,16 @@ class Connection:
         """Begin to pass the connection on between two requests, if anybody takes it."""
         handover = self.plane.handover
         if handover is None or self.closing or self.lost or not handover.wanted():
-            return self._handing_over
+            return self.handing_over
         self.close("handed over to another process")
-        self._handing_over = True
+        self.handing_over = True
         return True
 
     def inside(self, nurseries: Sequence[trio.Nursery]) -> list[trio.Nursery]:
         """Those of a task's nurseries that were opened within the connection's own."""
         found = list(nurseries)
-        if self._nursery in found:
-            del found[: found.index(self._nursery) + 1]
+        if self.nursery in found:
+            del found[: found.index(self.nursery) + 1]
         return found
 
     @property
@@ -232,50 +236,10 @@ class Connection:
         """Whether nothing is left to do on the wire but to close it."""
         if self.exchanges:
             return False
-        if self._handing_over and self.protocol.inside_record:
+        if self.handing_over and self.protocol.inside_record:
             # Half a record is no place to hand over at: its request is still ours.
             return self.lost
         return self.closing or self.lost
-
-    async def finish(self) -> None:
-        """Close with everything sent, and end the connection's tasks.
-
-        A handler that goes on after its response is waited for: only the peer is gone.
-        """
-        if self._finishing:
-            return
-        self._finishing = True
-        if self._handing_over:
-            await self._pass_on()
-        if not self.lost:
-            await self.wire.drain()
-        if not self.lost:
-            with trio.move_on_after(_LINGER):  # noqa: ASYNC912 - nothing to wait for is fine
-                if not self.must_cut:
-                    await self.wire.half_close()
-                elif self.from_nginx:
-                    await self.wire.poison()
-        self.lost = True
-        if self.trailing:
-            await self.wire.aclose()
-        if self.trailing:
-            # Their own tasks, or the next one that looks, end what is left.
-            self._finishing = False
-        elif self._nursery is not None:
-            self._nursery.cancel_scope.cancel(reason="the connection has ended")
-
-    async def _pass_on(self) -> None:
-        # What comes from now on is the other's to read.
-        self.wire.pause_reading()
-        await self.wire.drain()
-        handover = self.plane.handover
-        assert handover is not None
-        with trio.move_on_after(_HAND_OVER):  # noqa: ASYNC912 - it mostly works at once
-            while not self.lost:
-                if self.wire.hand_over(handover, self.window.multiplexed):
-                    self.lost = True
-                else:
-                    await trio.sleep(_TRY_AGAIN)
 
     def input_pending(self) -> bool:
         """Whether the peer may still be sending: an early answer leaves a body behind."""
@@ -288,19 +252,17 @@ class Connection:
 
     # What comes in
 
-    def data_received(self, data: bytes) -> None:
+    def bytes_received(self, data: bytes) -> None:
         """Bytes have come from the wire."""
-        self.received_at = self.plane.now()
+        self.received_at = self.now()
         if self.plane.tracer is not None:
             self.plane.tracer.received(self, data)
         try:
-            events = self.protocol.receive_data(data)
+            self.protocol.deliver(data)
         except ProtocolError as error:
             self._abandon(str(error))
             return
-        for event in events:
-            self._handlers[type(event)](self, event)
-        if self.turns:
+        if self.turns.queue:
             self.turns.wake()
         elif self.protocol.out_size and not self.turns.driving:
             self.flush()
@@ -308,45 +270,52 @@ class Connection:
             self.idle_since = self.received_at
             self.arm(self.idle_since + self.timeouts.read_timeout)
 
-    def _request_begun(self, event: protocol.RequestBegun) -> None:
-        request_id = event.request_id
-        role = cast("Role", event.role)
-        if role not in self.plane.roles:
-            self.protocol.end_request(request_id, 0, ProtocolStatus.UNKNOWN_ROLE)
-            self._refused_at_begin(event.keep_connection)
+    # What the records mean; see Receiver
+
+    def request_begun(
+        self, request_id: int, role: Role | int, keep_connection: bool, flags: int
+    ) -> None:
+        plane = self.plane
+        if role not in plane.roles:
+            self.protocol.end_request(request_id, 0, _UNKNOWN_ROLE)
+            self._refused_at_begin(keep_connection)
             return
-        if len(self.exchanges) >= self.plane.limits.max_requests + _MAX_BEGUN:
-            self.protocol.end_request(request_id, 0, ProtocolStatus.OVERLOADED)
-            self._refused_at_begin(event.keep_connection)
+        if len(self.exchanges) >= plane.limits.max_requests + _MAX_BEGUN:
+            self.protocol.end_request(request_id, 0, _OVERLOADED)
+            self._refused_at_begin(keep_connection)
             return
         now = self.received_at
-        exchange = Exchange(self, request_id, role, event.keep_connection, now)
-        self.exchanges[request_id] = exchange
+        deadline = now + self.timeouts.request_timeout
+        plane.begun += 1
+        self.exchanges[request_id] = Exchange(
+            self, plane.begun, request_id, cast("Role", role), keep_connection, now, deadline
+        )
         if request_id != 1 or len(self.exchanges) > 1:
             # Only front ends that multiplex use another ID than 1.
             self.window.expect_others()
-        self.arm(min(exchange.deadline, now + self.timeouts.read_timeout))
+        self.arm(min(deadline, now + self.timeouts.read_timeout))
 
     def _refused_at_begin(self, keep: bool) -> None:
         if not keep and not self.exchanges:
             self.close("refused")
 
-    def _params_received(self, event: protocol.ParamsReceived) -> None:
-        exchange = self.exchanges.get(event.request_id)
+    def params_received(self, request_id: int, named: dict[bytes, bytes], block: bytes) -> None:
+        exchange = self.exchanges.get(request_id)
         if exchange is None:
             return
-        exchange.pairs = event.pairs
-        if exchange.role is Role.AUTHORIZER:
+        exchange.named = named
+        exchange.block = block
+        if exchange.role is _AUTHORIZER:
             # lighttpd and mod_fcgid send no FCGI_STDIN to an authorizer (§6.3).
             exchange.body.ended = True
-        refusal = self.plane.admit(exchange)
+        refusal = admit(self.plane, exchange)
         if refusal is None:
             self.turns.add(exchange)
         else:
             ending.refuse(exchange, refusal)
 
-    def _params_too_large(self, event: protocol.ParamsTooLarge) -> None:
-        exchange = self.exchanges.get(event.request_id)
+    def params_too_large(self, request_id: int) -> None:
+        exchange = self.exchanges.get(request_id)
         if exchange is None:
             return
         _log.warning(
@@ -355,51 +324,53 @@ class Connection:
         )  # fmt: skip
         ending.refuse(exchange, (431, "The request's header fields are too large.", ()))
 
-    def _stdin_received(self, event: protocol.StdinReceived | protocol.DataReceived) -> None:
-        exchange = self.exchanges.get(event.request_id)
-        if exchange is None or exchange.reason is not None:
-            return
-        body = exchange.body if type(event) is protocol.StdinReceived else exchange.data_body
+    def stdin_received(self, request_id: int, data: bytes) -> None:
+        exchange = self.exchanges.get(request_id)
+        if exchange is not None and exchange.reason is None:
+            self._body_received(exchange, exchange.body, data)
+
+    def data_received(self, request_id: int, data: bytes) -> None:
+        exchange = self.exchanges.get(request_id)
+        if exchange is not None and exchange.reason is None:
+            self._body_received(exchange, exchange.data_body, data)
+
+    def _body_received(self, exchange: Exchange, body: Body, data: bytes) -> None:
         exchange.last_input = self.received_at
         self.in_body = True
         limit = self.plane.limits.max_body
-        if limit is not None and exchange.received + len(event.data) > limit:
+        if limit is not None and exchange.received + len(data) > limit:
             self.refuse_body(exchange, f"its body is larger than {limit} bytes")
             return
-        self.window.feed(exchange, body, event.data)
+        self.window.feed(exchange, body, data)
         exchange.input_arrived()
 
-    def _stdin_ended(self, event: protocol.StdinEnded | protocol.DataEnded) -> None:
+    def stdin_ended(self, request_id: int) -> None:
         self.in_body = False
-        exchange = self.exchanges.get(event.request_id)
+        exchange = self.exchanges.get(request_id)
         if exchange is not None:
-            body = exchange.body if type(event) is protocol.StdinEnded else exchange.data_body
-            body.ended = True
+            exchange.body.ended = True
             exchange.input_arrived()
 
-    def _request_aborted(self, event: protocol.RequestAborted) -> None:
-        exchange = self.exchanges.get(event.request_id)
+    def data_ended(self, request_id: int) -> None:
+        self.in_body = False
+        exchange = self.exchanges.get(request_id)
+        if exchange is not None:
+            exchange.data_body.ended = True
+            exchange.input_arrived()
+
+    def request_aborted(self, request_id: int) -> None:
+        exchange = self.exchanges.get(request_id)
         if exchange is None:
             return
-        exchange.stop(StopReason.ABORTED)
-        if exchange.phase is Phase.PARAMS:
+        exchange.stop(_ABORTED)
+        if exchange.phase is _PARAMS:
             self.end(exchange, 1)
 
-    def _values_requested(self, event: protocol.ValuesRequested) -> None:
+    def values_requested(self, names: list[bytes]) -> None:
         """Who asks for FCGI_MPXS_CONNS may multiplex; the protocol has queued the answer."""
         self.window.expect_others()
 
-    _handlers: ClassVar[dict[type, Any]] = {
-        protocol.RequestBegun: _request_begun,
-        protocol.ParamsReceived: _params_received,
-        protocol.ParamsTooLarge: _params_too_large,
-        protocol.StdinReceived: _stdin_received,
-        protocol.StdinEnded: _stdin_ended,
-        protocol.DataReceived: _stdin_received,
-        protocol.DataEnded: _stdin_ended,
-        protocol.RequestAborted: _request_aborted,
-        protocol.ValuesRequested: _values_requested,
-    }
+    # What ends it
 
     def peer_gone(self, error: BaseException | None) -> None:
         """The peer has closed or reset the connection: for every request an abort."""
@@ -408,7 +379,7 @@ class Connection:
         self.lost = True
         self.cause = "closed by the peer" if error is None else f"lost: {error}"
         _log.debug("%s: %s", self.peer, self.cause)
-        self._stop_all(StopReason.LOST)
+        self._stop_all(_LOST)
 
     def _abandon(self, why: str) -> None:
         """The peer has broken the rules, or stalls: end this connection and its requests."""
@@ -417,7 +388,7 @@ class Connection:
         _log.warning("%s: %s; connection closed", self.peer, why)
         self.lost = True
         self.cause = why
-        self._stop_all(StopReason.LOST)
+        self._stop_all(_LOST)
         self.wire.cut()
 
     def close_stalled(self, why: str) -> None:
@@ -435,13 +406,13 @@ class Connection:
         _log.warning("%s: %s; connection closed", self.peer, why)
         self.lost = True
         self.cause = why
-        self._stop_all(StopReason.WRITE_TIMED_OUT)
+        self._stop_all(_WRITE_TIMED_OUT)
         self.wire.cut()
 
     def _stop_all(self, reason: StopReason) -> None:
         for exchange in list(self.exchanges.values()):
             exchange.stop(reason)
-            if exchange.phase is Phase.PARAMS:
+            if exchange.phase is _PARAMS:
                 self.forget(exchange, 1)
         self.wake_blocked()
         self.turns.wake()
@@ -449,8 +420,8 @@ class Connection:
     def refuse_body(self, exchange: Exchange, why: str) -> None:
         """End a request whose body is too large for a limit."""
         _log.warning("%s: request %d refused: %s", self.peer, exchange.id, why)
-        if exchange.phase is Phase.RUNNING:
-            exchange.stop(StopReason.TOO_LARGE)
+        if exchange.phase is _RUNNING:
+            exchange.stop(_TOO_LARGE)
             exchange.body.discard()
         else:
             self.turns.remove(exchange)
@@ -462,7 +433,7 @@ class Connection:
         self,
         exchange: Exchange,
         app_status: int,
-        protocol_status: ProtocolStatus = ProtocolStatus.REQUEST_COMPLETE,
+        protocol_status: int = _COMPLETE,
     ) -> None:
         """End a request with FCGI_END_REQUEST; the only place that does."""
         if not self.lost:
@@ -497,9 +468,9 @@ class Connection:
         del self.exchanges[exchange.id]
         if not exchange.aborted_ and exchange.awaits_input:
             self._input_left = True
-        self.idle_since = now = self.plane.now()
+        self.idle_since = now = self.now()
         self.plane.observers.request_ended(exchange, app_status, now)
-        if exchange.phase is not Phase.RESPONDED:
+        if exchange.phase is not _RESPONDED:
             self.release(exchange)
         self.window.taken()
         if not self.exchanges:
@@ -525,12 +496,12 @@ class Connection:
         requests on it, once they have ended.
         """
         self.must_cut = self.closing = True
-        self._handing_over = False
+        self.handing_over = False
         self.from_nginx = _is_from_nginx(exchange)
         self.cause = "a response was cut"
         self.forget(exchange, 1)
         if self.exchanges:
-            self._cut_at = min(self._cut_at, self.plane.now() + _CUT_GRACE)
+            self._cut_at = min(self._cut_at, self.now() + _CUT_GRACE)
             self.arm(self._cut_at)
 
     # What goes out
@@ -584,7 +555,7 @@ class Connection:
 
     @property
     def _sends_no_more(self) -> bool:
-        return not (self.exchanges or self.must_cut or self._handing_over)
+        return not (self.exchanges or self.must_cut or self.handing_over)
 
     def congested(self) -> bool:
         """Whether a handler that sends has to wait."""
@@ -593,32 +564,25 @@ class Connection:
         # Lost just now: the wait raises at once.
         return self.wire.unsent > HIGH_WATER or self.lost
 
-    async def wait_writable(self, exchange: Exchange) -> None:
-        """Wait until the wire has drained, or the request is aborted."""
-        while self.wire.unsent > LOW_WATER:
-            exchange.check_writable()
-            await self._writers.park()
-        exchange.check_writable()
+    @property
+    def has_room(self) -> bool:
+        """Whether a handler that has waited to send may go on."""
+        return self.wire.unsent <= LOW_WATER
 
     def output_drained(self) -> None:
         """The wire has sent most of what it held."""
-        self._writers.unpark_all()
+        self.writers.unpark_all()
 
     def output_blocked(self) -> float:
         """The wire has more than the peer takes: watch for progress. Returns the time."""
-        now = self.plane.now()
+        now = self.now()
         self.arm(now + self.timeouts.write_timeout)
         return now
 
     def wake_blocked(self) -> None:
         """Let every handler that waits to send look whether it still may."""
-        self._writers.unpark_all()
+        self.writers.unpark_all()
 
 
 def _is_from_nginx(exchange: Exchange) -> bool:
     return exchange.named.get(b"SERVER_SOFTWARE", b"").startswith(b"nginx")
-
-
-def _ends_in_nginx(exchange: Exchange) -> bool:
-    """Whether nginx would take the end of the connection for the end of this response."""
-    return exchange.head is not None and not exchange.complete and _is_from_nginx(exchange)

@@ -15,7 +15,8 @@ from trifcgi.cgi import error_response
 from trifcgi.errors import RoleRefused
 from trifcgi.observe.instrument import StopReason
 from trifcgi.protocol import ProtocolStatus, Role
-from trifcgi.server.exchange import Exchange, Phase
+from trifcgi.server.exchange import Exchange
+from trifcgi.server.phase import Phase
 
 __all__ = ["Refusal", "describe", "failed", "refuse", "returned", "stopped"]
 
@@ -50,7 +51,7 @@ def returned(exchange: Exchange, app_status: Any) -> None:
     elif exchange.reason is not None:
         stopped(exchange)
     else:
-        what = "half a response head" if exchange.stdout.held else "no response"
+        what = "half a response head" if exchange.held else "no response"
         text = f"{describe(exchange)}: the application returned {what}"
         _log.error("%s", text)
         _fail(exchange, text + "\n")

@@ -1,54 +1,63 @@
-"""One request and everything that the server knows about it."""
+"""One request and everything that the server knows about it.
 
-import enum
+Compiled, and so without a coroutine: what waits stands in :mod:`trifcgi.server.streams`.
+"""
+
 import math
 import re
-from collections.abc import Coroutine
-from typing import TYPE_CHECKING, Any
+from collections.abc import Coroutine, Sequence
+from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
+from trifcgi.cgi import complete_head, end_of_head, is_bodyless
+from trifcgi.errors import ResponseError
 from trifcgi.observe.instrument import Outcome, StopReason
-from trifcgi.protocol import Role
+from trifcgi.protocol.constants import Role
+from trifcgi.protocol.pairs import decode_pairs
 from trifcgi.request import Params, Request, StopSignal
+from trifcgi.server import streams
 from trifcgi.server.body import Body
-from trifcgi.server.streams import ErrorStream, Input, Stdout
+from trifcgi.server.phase import Phase
+from trifcgi.server.streams import FULL, NOT_TAKEN, SENT, STRIDE
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from trifcgi.server.connection import Connection
 
 __all__ = ["Exchange", "Phase"]
 
 # Text for FCGI_STDERR that waits for the response head. Past it the rest is dropped: the log
 # has the whole of what the server itself says.
-_MAX_HELD_STDERR = 64 * 1024
+_MAX_HELD_STDERR: Final = 64 * 1024
 
 # Sends that a handler may do without having suspended once, before it has to let others run.
-_SLICE = 64
+_SLICE: Final = 64
 
-_GONE = (StopReason.ABORTED, StopReason.LOST)
+_ABORTED: Final = StopReason.ABORTED
+_LOST: Final = StopReason.LOST
+_WRITE_TIMED_OUT: Final = StopReason.WRITE_TIMED_OUT
+_TIMED_OUT: Final = StopReason.TIMED_OUT
+_READ_TIMED_OUT: Final = StopReason.READ_TIMED_OUT
 
-# Those after which nobody takes the request's output.
-_DEAF = (*_GONE, StopReason.WRITE_TIMED_OUT)
+_PARAMS: Final = Phase.PARAMS
+_RUNNING: Final = Phase.RUNNING
+_RESPONDED: Final = Phase.RESPONDED
+_ENDED: Final = Phase.ENDED
 
-_CONTENT_LENGTH = re.compile(
+_FILTER: Final = Role.FILTER
+
+# A head that has not ended by then is not one: the largest that any front end takes is below
+# 66,000 bytes (Caddy 2.6).
+_MAX_HEAD: Final = 128 * 1024
+
+_NO_PARAMS: Final[dict[bytes, bytes]] = {}  # what a request has before they are whole
+
+_CONTENT_LENGTH: Final = re.compile(
     rb"^content-length[ \t]*:[ \t]*([0-9]+)[ \t]*\r?$", re.IGNORECASE | re.MULTILINE
 )
 
 
-class Phase(enum.Enum):
-    """Where a request is between its first and its last record."""
-
-    PARAMS = "params"  # its params are not whole
-    QUEUED = "queued"  # waits for a task of its connection
-    RUNNING = "running"  # its handler has been called
-    RESPONDED = "responded"  # the front end has all it gets; the handler goes on
-    ENDED = "ended"
-
-
-class Exchange(Request):
+class Exchange:
     """A :class:`Request` with the server's side of it.
 
     The connection makes it at FCGI_BEGIN_REQUEST and feeds it; a task of the connection
@@ -59,22 +68,27 @@ class Exchange(Request):
         number: counts the requests of the data plane from 1; never used again, as ``id`` is.
         coroutine: the handler's, once it has been called: its await stack says where it is.
         task: the trio task that drives it.
+        block: its params as they came where a name is repeated, else ``b""``.
         blocked: seconds that the handler has waited for the front end to take output.
+        reader: the task that waits for input.
+        abort_event: set when the front end has gone; made by the first who waits for it.
     """
 
     __slots__ = (
-        "_abort_event",
         "_data",
         "_data_stream",
+        "_held_head",
         "_held_stderr",
-        "_reader",
+        "_params",
         "_reading_since",
         "_sends",
         "_stdin_stream",
         "_stdout",
+        "abort_event",
         "aborted_",
         "admitted",
         "begun_at",
+        "block",
         "blocked",
         "body",
         "body_bytes",
@@ -85,11 +99,16 @@ class Exchange(Request):
         "deadline",
         "failed",
         "head",
+        "id",
+        "keep_connection",
         "last_input",
+        "named",
         "number",
         "phase",
+        "reader",
         "reason",
         "refused",
+        "role",
         "scope",
         "scope_spent",
         "status",
@@ -98,25 +117,32 @@ class Exchange(Request):
     )
 
     def __init__(
-        self, connection: "Connection", request_id: int, role: Role, keep: bool, now: float
+        self,
+        connection: "Connection",
+        number: int,
+        request_id: int,
+        role: Role,
+        keep: bool,
+        now: float,
+        deadline: float,
     ) -> None:
         self.connection = connection
-        self.number = connection.plane.next_number()
+        self.number = number
         self.coroutine: Coroutine[Any, Any, Any] | None = None
         self.task: trio.lowlevel.Task | None = None
         self.blocked = 0.0
         self.id = request_id
         self.role = role
         self.keep_connection = keep
-        self.pairs: Sequence[tuple[bytes, bytes]] = ()
-        self._named: dict[bytes, bytes] | None = None
-        self.admitted = False
+        self.named: dict[bytes, bytes] = _NO_PARAMS
+        self.block = b""
         self._params: Params | None = None
+        self.admitted = False
         self.begun_at = now
         self.last_input = now
-        self.deadline = now + connection.timeouts.request_timeout
+        self.deadline = deadline
         self.cancel_at = math.inf
-        self.phase = Phase.PARAMS
+        self.phase = _PARAMS
         self.reason: StopReason | None = None
         self.aborted_ = False
         self.failed = False
@@ -125,14 +151,15 @@ class Exchange(Request):
         self.scope_spent = False
         self.body = Body()
         self._data: Body | None = None
-        self._stdin_stream: Input | None = None
-        self._data_stream: Input | None = None
-        self._stdout: Stdout | None = None
-        self._abort_event: trio.Event | None = None
-        self._reader: trio.lowlevel.Task | None = None
+        self._stdin_stream: streams.Input | None = None
+        self._data_stream: streams.Input | None = None
+        self._stdout: streams.Stdout | None = None
+        self.abort_event: trio.Event | None = None
+        self.reader: trio.lowlevel.Task | None = None
         self._reading_since = 0.0
         self._sends = 0
-        self._held_stderr = bytearray()
+        self._held_head: bytearray | None = None
+        self._held_stderr: bytearray | None = None
         self.head: bytes | None = None
         self.status: int | None = None
         self.bodyless = False
@@ -143,32 +170,43 @@ class Exchange(Request):
         peer = self.connection.peer
         return f"<trifcgi.Request {self.id} {self.role} {self.phase.value} from {peer}>"
 
-    # What the handler sees
+    # What the handler sees: see Request
 
     @property
-    def stdin(self) -> Input:
+    def pairs(self) -> Sequence[tuple[bytes, bytes]]:
+        return decode_pairs(self.block) if self.block else list(self.named.items())
+
+    @property
+    def params(self) -> Params:
+        params = self._params
+        if params is None:
+            params = self._params = Params(self.pairs)
+        return params
+
+    @property
+    def stdin(self) -> streams.Input:
         stream = self._stdin_stream
         if stream is None:
-            stream = self._stdin_stream = Input(self, self.body)
+            stream = self._stdin_stream = streams.Input(self, self.body)
         return stream
 
     @property
-    def data(self) -> Input:
+    def data(self) -> streams.Input:
         stream = self._data_stream
         if stream is None:
-            stream = self._data_stream = Input(self, self.data_body)
+            stream = self._data_stream = streams.Input(self, self.data_body)
         return stream
 
     @property
-    def stdout(self) -> Stdout:
+    def stdout(self) -> streams.Stdout:
         stream = self._stdout
         if stream is None:
-            stream = self._stdout = Stdout(self)
+            stream = self._stdout = streams.Stdout(self)
         return stream
 
     @property
-    def stderr(self) -> ErrorStream:
-        return ErrorStream(self)
+    def stderr(self) -> streams.ErrorStream:
+        return streams.ErrorStream(self)
 
     @property
     def cancel_scope(self) -> trio.CancelScope:
@@ -183,16 +221,19 @@ class Exchange(Request):
     def aborted(self) -> bool:
         return self.aborted_
 
-    async def wait_aborted(self) -> None:
-        if self.aborted_:
-            return
-        if self._abort_event is None:
-            self._abort_event = trio.Event()
-        await self._abort_event.wait()
+    def wait_aborted(self) -> Coroutine[Any, Any, None]:
+        return streams.wait_aborted(self)
 
     @property
     def stop_signal(self) -> StopSignal:
         return self.connection.plane.stopping
+
+    @property
+    def stopping(self) -> bool:
+        return self.stop_signal.is_set()
+
+    def wait_stopping(self) -> Coroutine[Any, Any, None]:
+        return self.stop_signal.wait()
 
     # What the connection tells it
 
@@ -201,7 +242,7 @@ class Exchange(Request):
         """The filter role's second body; whole from the start for the other roles."""
         if self._data is None:
             self._data = Body()
-            self._data.ended = self.role != Role.FILTER
+            self._data.ended = self.role is not _FILTER
         return self._data
 
     @property
@@ -231,9 +272,9 @@ class Exchange(Request):
 
     def input_arrived(self) -> None:
         """Wake the task that waits for input, if there is one."""
-        reader = self._reader
+        reader = self.reader
         if reader is not None:
-            self._reader = None
+            self.reader = None
             trio.lowlevel.reschedule(reader)
 
     def stop(self, reason: StopReason) -> None:
@@ -243,20 +284,21 @@ class Exchange(Request):
         for input or for the abort returns normally, and then cancel it after the grace.
         Every other reason cancels at once.
         """
-        if self.phase is Phase.ENDED or (self.phase is Phase.RESPONDED and reason in _GONE):
+        gone = reason is _ABORTED or reason is _LOST
+        if self.phase is _ENDED or (self.phase is _RESPONDED and gone):
             return
         if self.reason is None:
             self.reason = reason
-        if reason in _DEAF:
+        if gone or reason is _WRITE_TIMED_OUT:
             self.aborted_ = True
-            if self._abort_event is not None:
-                self._abort_event.set()
+            if self.abort_event is not None:
+                self.abort_event.set()
             self.input_arrived()
             self.connection.wake_blocked()
-        if reason in _GONE:
+        if gone:
             grace = self.connection.timeouts.abort_grace
             if grace > 0:
-                self.cancel_at = min(self.cancel_at, self.connection.plane.now() + grace)
+                self.cancel_at = min(self.cancel_at, self.connection.now() + grace)
                 self.connection.arm(self.cancel_at)
                 return
         self._cancel()
@@ -270,49 +312,43 @@ class Exchange(Request):
         """Act on this request's deadlines; return the next one (trio clock)."""
         if self.deadline <= now:
             self.deadline = math.inf
-            if self.phase is Phase.PARAMS:
+            if self.phase is _PARAMS:
                 self.connection.close_stalled(
                     "the request timeout passed before its params were whole"
                 )
                 return math.inf
-            self.stop(StopReason.TIMED_OUT)
+            self.stop(_TIMED_OUT)
         if self.cancel_at <= now:
             self.cancel_at = math.inf
             self._cancel()
         soonest = min(self.deadline, self.cancel_at)
         read_timeout = self.connection.timeouts.read_timeout
-        if self.phase is Phase.PARAMS:
+        if self.phase is _PARAMS:
             # Params make no event before they are whole: what counts is that bytes come.
             silent = self.connection.received_at + read_timeout
             if silent <= now:
                 self.connection.close_stalled(f"no params for {read_timeout:g} s")
                 return math.inf
             soonest = min(soonest, silent)
-        elif self._reader is not None:
+        elif self.reader is not None:
             silent = max(self.last_input, self._reading_since) + read_timeout
             if silent <= now:
-                self.stop(StopReason.READ_TIMED_OUT)
+                self.stop(_READ_TIMED_OUT)
             else:
                 soonest = min(soonest, silent)
         return soonest
 
     # What its streams ask for
 
-    async def wait_for_input(self) -> None:
-        """Wait until input, its end or an abort has arrived."""
-        if self._reader is not None:
+    def begin_reading(self, reader: trio.lowlevel.Task) -> None:
+        """A task begins to wait for input."""
+        if self.reader is not None:
             raise trio.BusyResourceError(
                 "another task is already waiting for this request's input"
             )
-        self._reader = trio.lowlevel.current_task()
-        self._reading_since = now = self.connection.plane.now()
+        self.reader = reader
+        self._reading_since = now = self.connection.now()
         self.connection.arm(now + self.connection.timeouts.read_timeout)
-
-        def forget(_: object) -> trio.lowlevel.Abort:
-            self._reader = None
-            return trio.lowlevel.Abort.SUCCEEDED
-
-        await trio.lowlevel.wait_task_rescheduled(forget)
 
     def body_taken(self) -> None:
         """The handler has read: the connection may go on reading."""
@@ -321,18 +357,75 @@ class Exchange(Request):
     def must_pause(self) -> bool:
         """Whether the handler has sent so often without suspending that others must run."""
         self._sends += 1
-        return self._sends % _SLICE == 0
+        if self._sends < _SLICE:
+            return False
+        self._sends = 0
+        return True
 
-    async def pause(self) -> None:
-        """Let what is framed leave, and others run."""
-        self.connection.flush()
-        await trio.lowlevel.checkpoint()
+    def put(self, data: bytes) -> int:
+        """Take a piece of the response, head or body, if that can be done at once.
+
+        Returns:
+            :data:`~trifcgi.server.streams.SENT`, :data:`~trifcgi.server.streams.FULL` or
+            :data:`~trifcgi.server.streams.NOT_TAKEN`.
+
+        Raises:
+            ResponseError: what came before the first blank line is no response head.
+            trio.BrokenResourceError, trio.ClosedResourceError: see :meth:`check_writable`.
+        """
+        if len(data) > STRIDE or self._sends >= _SLICE - 1:
+            return NOT_TAKEN
+        self._sends += 1
+        self.check_writable()
+        if self.head is None:
+            data = self.take_head(data)
+        if self.bodyless or not data:
+            return SENT
+        self.write(data)
+        return FULL if self.connection.congested() else SENT
+
+    @property
+    def held(self) -> int:
+        """Bytes of a head that has not ended."""
+        return 0 if self._held_head is None else len(self._held_head)
+
+    def take_head(self, data: bytes) -> bytes:
+        """Hold ``data`` back until the head is whole; return the body bytes behind it."""
+        held = self._held_head
+        if held is None:
+            end = end_of_head(data)
+            whole = data
+        else:
+            start = max(0, len(held) - 3)
+            held += data
+            end = end_of_head(held, start)
+            if end < 0 and len(held) <= _MAX_HEAD:
+                return b""
+            whole = bytes(held)
+        if end < 0:
+            if len(whole) > _MAX_HEAD:
+                raise ResponseError(
+                    f"no blank line ends the response head within {_MAX_HEAD} bytes"
+                )
+            self._held_head = bytearray(whole)
+            return b""
+        self._held_head = None
+        head, status = complete_head(whole[:end])
+        self.begin_response(head, is_bodyless(self.method, status), status)
+        return whole[end:]
+
+    def send_head(self, head: bytes, bodyless: bool) -> None:
+        """Queue a finished head; see :meth:`trifcgi.request.ResponseStream.send_head`."""
+        if self.head is not None or self._held_head:
+            raise ResponseError("the response head has been sent already")
+        self.check_writable()
+        self.begin_response(head, bodyless)
 
     def check_writable(self) -> None:
         """Raise what a stream has to raise once nobody takes this request's output."""
         if self.aborted_:
             raise trio.BrokenResourceError("the front end has aborted this request or is gone")
-        if self.phase is Phase.ENDED or self.phase is Phase.RESPONDED:
+        if self.phase is _ENDED or self.phase is _RESPONDED:
             raise trio.ClosedResourceError("this request has ended")
         if self.stdout_closed:
             raise trio.ClosedResourceError("this request's stdout is closed")
@@ -354,6 +447,8 @@ class Exchange(Request):
 
     def write_stderr(self, data: bytes) -> None:
         """Queue log text: whole lines, and never ahead of the head."""
+        if self._held_stderr is None:
+            self._held_stderr = bytearray()
         if self.head is None:
             self._held_stderr += data[: _MAX_HELD_STDERR - len(self._held_stderr)]
         else:
@@ -362,6 +457,8 @@ class Exchange(Request):
 
     def _release_stderr(self, everything: bool = False) -> None:
         held = self._held_stderr
+        if not held:
+            return
         end = len(held) if everything else held.rfind(b"\n") + 1
         if not end and len(held) >= _MAX_HELD_STDERR:
             end = len(held)
@@ -373,19 +470,11 @@ class Exchange(Request):
         """Whether too much is unsent on the connection to queue more."""
         return self.connection.congested()
 
-    async def wait_writable(self) -> None:
-        """Wait until output has drained below the low-water mark."""
-        began = self.connection.plane.now()
-        try:
-            await self.connection.wait_writable(self)
-        finally:
-            self.blocked += self.connection.plane.now() - began
-
     def end_early(self) -> None:
         """End the request on the wire while its handler goes on."""
-        if self.head is None or self.phase is not Phase.RUNNING or self.aborted_:
+        if self.head is None or self.phase is not _RUNNING or self.aborted_:
             return
-        self.phase = Phase.RESPONDED
+        self.phase = _RESPONDED
         self.connection.end_early(self)
         self.body.close()
         self.data_body.close()
@@ -393,7 +482,7 @@ class Exchange(Request):
 
     def close_stdout(self) -> None:
         """The handler has no more response to give."""
-        if self.phase is not Phase.RUNNING:
+        if self.phase is not _RUNNING:
             return  # its ID may be another request's by now
         if self.head is not None and not self.stdout_closed and not self.aborted_:
             self.stdout_closed = True
@@ -429,7 +518,7 @@ class Exchange(Request):
 
     def ended(self) -> None:
         """Drop everything that a handler may still hold through its request."""
-        self.phase = Phase.ENDED
+        self.phase = _ENDED
         self.scope = None
         self.coroutine = None
         self.task = None
@@ -439,9 +528,9 @@ class Exchange(Request):
         if self._data is not None:
             self._data.close()
         self.input_arrived()
-        if self._abort_event is not None and not self._abort_event.is_set():
+        if self.abort_event is not None and not self.abort_event.is_set():
             self.aborted_ = True
-            self._abort_event.set()
+            self.abort_event.set()
 
     def outcome(self, app_status: int, now: float) -> Outcome:
         """How it went, for the instruments."""
@@ -465,3 +554,6 @@ _STATUS = re.compile(rb"^status:[ \t]*([0-9]{3})", re.IGNORECASE | re.MULTILINE)
 def _status_of(head: bytes) -> int | None:
     found = _STATUS.search(head)
     return int(found[1]) if found else None
+
+
+Request.register(Exchange)

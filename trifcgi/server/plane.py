@@ -3,7 +3,6 @@
 import logging
 import select
 import socket
-import sys
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from operator import attrgetter
@@ -18,7 +17,7 @@ from trifcgi.observe.trace import Tracer
 from trifcgi.protocol import MAX_CONNS, MAX_REQS, MPXS_CONNS, Role
 from trifcgi.request import Handler, StopSignal
 from trifcgi.server.connection import Connection
-from trifcgi.server.ending import Refusal, describe
+from trifcgi.server.ending import describe
 from trifcgi.server.exchange import Exchange
 from trifcgi.server.handover import Handover
 from trifcgi.server.listeners import AllowList, Peer, accept_connections, take_connections
@@ -26,7 +25,10 @@ from trifcgi.server.observers import Observers
 from trifcgi.server.poller import Poller
 from trifcgi.server.reaper import Reaper
 from trifcgi.server.share import Share
-from trifcgi.server.wire import SocketWire, StreamWire, Wire
+from trifcgi.server.socket_wire import SocketWire
+from trifcgi.server.stream_wire import StreamWire
+from trifcgi.server.tasks import serve
+from trifcgi.server.wire import Wire
 
 __all__ = ["DataPlane"]
 
@@ -34,15 +36,8 @@ _log = logging.getLogger("trifcgi.server")
 
 HAVE_EPOLL = hasattr(select, "epoll")
 
-# Digits of the largest 64-bit number.
-_MAX_DIGITS = 19
-
 # How long requests that a drain has cancelled may take to clean up (seconds).
 _CLEAN_UP = 5.0
-
-_TOO_MANY: Refusal = (503, "The server is busy.", ((b"Retry-After", b"1"),))
-_NO_METHOD: Refusal = (400, "The params have no REQUEST_METHOD.", ())
-_TOO_LARGE: Refusal = (413, "The request's body is too large.", ())
 
 
 class DataPlane:
@@ -171,11 +166,6 @@ class DataPlane:
             if self._poller is not None:
                 self._poller.close()
 
-    def next_number(self) -> int:
-        """The number of the next request."""
-        self.begun += 1
-        return self.begun
-
     def open_connections(self) -> list[Connection]:
         """The connections that are open now."""
         return list(self._open)
@@ -251,7 +241,7 @@ class DataPlane:
         if self.draining:
             connection.drain()
         try:
-            await connection.run()
+            await serve(connection)
         except* Exception as faults:  # noqa: BLE001 - logged, at one of the three borders
             # A fault of the server's own, or of a stream: loud, and one connection's end.
             _log.error(
@@ -319,42 +309,3 @@ class DataPlane:
     async def _wait_empty(self) -> None:
         while self._open:
             await self._empty.park()
-
-    # What the connections ask
-
-    def admit(self, exchange: Exchange) -> Refusal | None:
-        """Look at a request whose params are whole: ``None``, or why it is refused."""
-        named = exchange.named
-        if exchange.role is Role.RESPONDER and not named.get(b"REQUEST_METHOD"):
-            return _NO_METHOD
-        limit = self.limits.max_body
-        if limit is not None and _number(named.get(b"CONTENT_LENGTH", b"")) > limit:
-            return _TOO_LARGE
-        if self.running >= self.limits.max_requests:
-            return _TOO_MANY
-        wanted = named.get(b"REQUEST_TIMEOUT")
-        if wanted is not None:
-            self._shorten(exchange, wanted)
-        self.running += 1
-        exchange.admitted = True
-        return None
-
-    def _shorten(self, exchange: Exchange, wanted: bytes) -> None:
-        try:
-            seconds = float(wanted)
-        except ValueError:
-            seconds = -1.0
-        if not seconds > 0:
-            _log.warning(
-                "%s: REQUEST_TIMEOUT is no number of seconds: %a", describe(exchange), wanted
-            )
-            return
-        exchange.deadline = min(exchange.deadline, exchange.begun_at + seconds)
-        exchange.connection.arm(exchange.deadline)
-
-
-def _number(text: bytes) -> int:
-    if not text.isdigit():
-        return -1
-    # Python refuses to convert thousands of digits, and no body is that long.
-    return int(text) if len(text) <= _MAX_DIGITS else sys.maxsize

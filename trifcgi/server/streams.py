@@ -1,28 +1,78 @@
-"""The four streams of a request, as its handler sees them."""
+"""The four streams of a request, as its handler sees them, and all that a handler waits for.
 
-from typing import TYPE_CHECKING
+What they do at once is the exchange's; here stand the coroutines around it.
+"""
+
+from typing import TYPE_CHECKING, Final
 
 import trio
 
-from trifcgi.cgi import complete_head, end_of_head, is_bodyless
-from trifcgi.errors import ResponseError
 from trifcgi.request import RequestStream, ResponseStream
 
 if TYPE_CHECKING:
     from trifcgi.server.body import Body
     from trifcgi.server.exchange import Exchange
 
-__all__ = ["ErrorStream", "Input", "Stdout"]
+__all__ = [
+    "FULL",
+    "NOT_TAKEN",
+    "SENT",
+    "STRIDE",
+    "ErrorStream",
+    "Input",
+    "Stdout",
+    "wait_aborted",
+]
 
 _Buffer = bytes | bytearray | memoryview
 
-# A head that has not ended by then is not one: the largest that any front end takes is below
-# 66,000 bytes (Caddy 2.6).
-_MAX_HEAD = 128 * 1024
+STRIDE: Final = 256 * 1024
+"""What is framed at most before a look whether to wait, so that a huge answer to a peer that
+does not read stays unframed."""
 
-# What one pass of send_all frames at most before it looks whether it must wait, so that a
-# huge answer to a peer that does not read stays unframed.
-_STRIDE = 256 * 1024
+# What became of a piece of the response that was put.
+SENT: Final = 0  # it is queued
+FULL: Final = 1  # it is queued, and there has to be room before the next
+NOT_TAKEN: Final = 2  # nothing is done: it is long, or others have to have their turn first
+
+
+async def wait_aborted(exchange: "Exchange") -> None:
+    """See :meth:`trifcgi.Request.wait_aborted`."""
+    if exchange.aborted_:
+        return
+    if exchange.abort_event is None:
+        exchange.abort_event = trio.Event()
+    await exchange.abort_event.wait()
+
+
+async def _wait_for_input(exchange: "Exchange") -> None:
+    """Wait until input, its end or an abort has arrived."""
+    exchange.begin_reading(trio.lowlevel.current_task())
+
+    def forget(_: object) -> trio.lowlevel.Abort:
+        exchange.reader = None
+        return trio.lowlevel.Abort.SUCCEEDED
+
+    await trio.lowlevel.wait_task_rescheduled(forget)
+
+
+async def _wait_for_room(exchange: "Exchange") -> None:
+    """Wait until output has drained below the low-water mark, or the request is aborted."""
+    connection = exchange.connection
+    began = connection.now()
+    try:
+        while not connection.has_room:
+            exchange.check_writable()
+            await connection.writers.park()
+        exchange.check_writable()
+    finally:
+        exchange.blocked += connection.now() - began
+
+
+async def _pause(exchange: "Exchange") -> None:
+    """Let what is framed leave, and others run."""
+    exchange.connection.flush()
+    await trio.lowlevel.checkpoint()
 
 
 class Input(RequestStream):
@@ -63,7 +113,7 @@ class Input(RequestStream):
                 return b""
             if self._exchange.aborted:
                 raise trio.BrokenResourceError("the front end went away before the body ended")
-            await self._exchange.wait_for_input()
+            await _wait_for_input(self._exchange)
         data = body.take(max_bytes)
         self._exchange.body_taken()
         return data
@@ -82,27 +132,17 @@ class Input(RequestStream):
 class Stdout(ResponseStream):
     """``Request.stdout``; see :class:`trifcgi.request.ResponseStream`."""
 
-    __slots__ = ("_exchange", "_held")
+    __slots__ = ("_exchange",)
 
     def __init__(self, exchange: "Exchange") -> None:
         self._exchange = exchange
-        self._held: bytearray | None = None
 
     @property
     def begun(self) -> bool:
         return self._exchange.head is not None
 
-    @property
-    def held(self) -> int:
-        """Bytes of a head that has not ended."""
-        return 0 if self._held is None else len(self._held)
-
     def send_head(self, head: bytes, *, bodyless: bool = False) -> None:
-        exchange = self._exchange
-        if exchange.head is not None or self._held:
-            raise ResponseError("the response head has been sent already")
-        exchange.check_writable()
-        exchange.begin_response(head, bodyless)
+        self._exchange.send_head(head, bodyless)
 
     async def send_all(self, data: _Buffer) -> None:
         """Send response bytes; wait while too much is unsent.
@@ -116,57 +156,36 @@ class Stdout(ResponseStream):
             trio.ClosedResourceError: the stream was closed.
         """
         exchange = self._exchange
+        outcome = exchange.put(data) if type(data) is bytes else NOT_TAKEN
+        if outcome == FULL:
+            await _wait_for_room(exchange)
+        elif outcome == NOT_TAKEN:
+            await self._send_all(data)
+
+    async def _send_all(self, data: _Buffer) -> None:
+        """Send what is long, may change, or comes after so much else that others are due."""
+        exchange = self._exchange
         if exchange.must_pause():
-            await exchange.pause()
+            await _pause(exchange)
         exchange.check_writable()
         if exchange.head is None:
-            data = self._take_head(data)
-        if exchange.bodyless or not data:
-            return
-        size = len(data) if isinstance(data, (bytes, bytearray)) else data.nbytes
-        if size <= _STRIDE:
-            exchange.write(data if isinstance(data, bytes) else bytes(data))
-            if exchange.must_wait():
-                await exchange.wait_writable()
+            data = exchange.take_head(bytes(data))
+        if exchange.bodyless:
             return
         view = memoryview(data).cast("B")
-        for start in range(0, size, _STRIDE):
-            piece = view[start : start + _STRIDE]
+        for start in range(0, len(view), STRIDE):
+            piece = view[start : start + STRIDE]
             # What is queued outlives this call, and only bytes cannot change meanwhile.
             exchange.write(piece if isinstance(data, bytes) else bytes(piece))
             if exchange.must_wait():
-                await exchange.wait_writable()
-
-    def _take_head(self, data: _Buffer) -> bytes:
-        """Hold ``data`` back until the head is whole; return the body bytes behind it."""
-        held = self._held
-        if held is None:
-            whole: bytes | bytearray = bytes(data)
-            start = 0
-        else:
-            start = max(0, len(held) - 3)
-            held += data
-            whole = held
-        end = end_of_head(whole, start)
-        if end < 0:
-            if len(whole) > _MAX_HEAD:
-                raise ResponseError(
-                    f"no blank line ends the response head within {_MAX_HEAD} bytes"
-                )
-            if held is None:
-                self._held = bytearray(whole)
-            return b""
-        self._held = None
-        head, status = complete_head(bytes(whole[:end]))
-        self._exchange.begin_response(head, is_bodyless(self._exchange.method, status), status)
-        return bytes(whole[end:])
+                await _wait_for_room(exchange)
 
     async def wait_send_all_might_not_block(self) -> None:
         """Return once a small ``send_all`` would not wait."""
         exchange = self._exchange
         exchange.check_writable()
         if exchange.must_wait():
-            await exchange.wait_writable()
+            await _wait_for_room(exchange)
         else:
             await trio.lowlevel.checkpoint()
 
@@ -202,11 +221,11 @@ class ErrorStream(trio.abc.SendStream):
         """
         exchange = self._exchange
         if exchange.must_pause():
-            await exchange.pause()
+            await _pause(exchange)
         exchange.check_writable()
         exchange.write_stderr(bytes(data))
         if exchange.must_wait():
-            await exchange.wait_writable()
+            await _wait_for_room(exchange)
 
     async def wait_send_all_might_not_block(self) -> None:
         """Return once a small ``send_all`` would not wait."""

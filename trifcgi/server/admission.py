@@ -1,0 +1,64 @@
+"""Which requests are taken on; compiled."""
+
+import logging
+import sys
+from typing import TYPE_CHECKING, Final
+
+from trifcgi.protocol.constants import Role
+from trifcgi.server.ending import Refusal, describe
+from trifcgi.server.exchange import Exchange
+
+if TYPE_CHECKING:
+    from trifcgi.server.plane import DataPlane
+
+__all__ = ["admit"]
+
+_log = logging.getLogger("trifcgi.server")
+
+# Digits of the largest 64-bit number.
+_MAX_DIGITS: Final = 19
+
+_RESPONDER: Final = Role.RESPONDER
+
+_TOO_MANY: Final[Refusal] = (503, "The server is busy.", ((b"Retry-After", b"1"),))
+_NO_METHOD: Final[Refusal] = (400, "The params have no REQUEST_METHOD.", ())
+_TOO_LARGE: Final[Refusal] = (413, "The request's body is too large.", ())
+
+
+def admit(plane: "DataPlane", exchange: Exchange) -> Refusal | None:
+    """Look at a request whose params are whole: ``None``, or why it is refused."""
+    named = exchange.named
+    if exchange.role is _RESPONDER and not named.get(b"REQUEST_METHOD"):
+        return _NO_METHOD
+    limits = plane.limits
+    if limits.max_body is not None and (
+        _number(named.get(b"CONTENT_LENGTH", b"")) > limits.max_body
+    ):
+        return _TOO_LARGE
+    if plane.running >= limits.max_requests:
+        return _TOO_MANY
+    wanted = named.get(b"REQUEST_TIMEOUT")
+    if wanted is not None:
+        _shorten(exchange, wanted)
+    plane.running += 1
+    exchange.admitted = True
+    return None
+
+
+def _shorten(exchange: Exchange, wanted: bytes) -> None:
+    try:
+        seconds = float(wanted)
+    except ValueError:
+        seconds = -1.0
+    if not seconds > 0:
+        _log.warning("%s: REQUEST_TIMEOUT is no number of seconds: %a", describe(exchange), wanted)
+        return
+    exchange.deadline = min(exchange.deadline, exchange.begun_at + seconds)
+    exchange.connection.arm(exchange.deadline)
+
+
+def _number(text: bytes) -> int:
+    if not text.isdigit():
+        return -1
+    # Python refuses to convert thousands of digits, and no body is that long.
+    return int(text) if len(text) <= _MAX_DIGITS else sys.maxsize
