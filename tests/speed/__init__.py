@@ -1,0 +1,1 @@
+"""What a request costs, in counts that a busy machine cannot change."""
