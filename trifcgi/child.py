@@ -11,6 +11,7 @@ import os
 import signal
 import socket
 import sys
+import time
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any, Final, NoReturn, Self
@@ -20,6 +21,7 @@ import trio
 
 from trifcgi.admin import ControlHandler, LocalSource
 from trifcgi.apps.loader import format_cause
+from trifcgi.apps.threads import threads_of
 from trifcgi.cgi import encode_head
 from trifcgi.config import OPTIONS, Configuration, InheritedSocket, Origin, Source
 from trifcgi.control import about
@@ -28,11 +30,12 @@ from trifcgi.limits import Timeouts
 from trifcgi.observe import process
 from trifcgi.observe.logs import set_up_logs
 from trifcgi.observe.metrics import Metrics
+from trifcgi.observe.stacks import format_tree, task_tree
 from trifcgi.observe.watchdog import dump_on_abort
 from trifcgi.request import Request
 from trifcgi.server import DataPlane
 from trifcgi.supervisor.board import Board
-from trifcgi.supervisor.process import READY, REOPEN_LOGS, STATE
+from trifcgi.supervisor.process import FAREWELL, READY, REOPEN_LOGS, STATE
 from trifcgi.worker import App, Worker, load
 
 __all__ = ["Assignment", "interpreter", "main"]
@@ -40,6 +43,11 @@ __all__ = ["Assignment", "interpreter", "main"]
 _log: Final = logging.getLogger("trifcgi")
 
 _USAGE_MISTAKE: Final = 2
+
+# How long the supervisor may take to read the last answer (seconds).
+_LAST_WORDS: Final = 1.0
+
+_MOST_LINES: Final = 500
 
 # A terminal sends some of them to all processes of a group: they are the supervisor's business.
 _NOT_OURS: Final = (
@@ -61,6 +69,8 @@ class Assignment:
         handover: descriptors of the sockets through which connections change hands.
         slot: this worker's; -1: none.
         spawned: whether a front end has started the supervisor.
+        late_at: when it has to say what its start waits for (``time.monotonic()``, which is the
+            same in all processes; seconds).
     """
 
     configuration: Configuration
@@ -72,6 +82,7 @@ class Assignment:
     handover: Sequence[int]
     slot: int
     spawned: bool
+    late_at: float
 
     def write(self, fd: int) -> None:
         """Write it into an empty file."""
@@ -140,16 +151,25 @@ class Control:
         worker: what they ask about.
         app: what it serves.
         ready: is set once it does.
+        counter: counts what it does.
         commands: answers for everything that operators ask.
     """
 
     def __init__(
-        self, worker: Worker, app: App, ready: trio.Event, commands: ControlHandler
+        self,
+        worker: Worker,
+        app: App,
+        ready: trio.Event,
+        counter: Metrics,
+        commands: ControlHandler,
     ) -> None:
         self._worker = worker
         self._commands = commands
         self._app = app
         self._ready = ready
+        self._counter = counter
+        self._stopped = trio.Event()
+        self._left = trio.Event()
 
     async def __call__(self, request: Request) -> None:
         """Answer one request."""
@@ -160,6 +180,9 @@ class Control:
             answer = {"app": self._app.name, "kind": self._app.kind}
         elif path == STATE:
             answer = self._state()
+        elif path == FAREWELL:
+            await self._stopped.wait()
+            answer = self._counter.counts()
         elif path == REOPEN_LOGS and request.params.get("REQUEST_METHOD") == "POST":
             self._worker.reopen_logs()
         else:
@@ -177,6 +200,28 @@ class Control:
             "draining": plane is not None and plane.draining,
             "rss": process.rss(),
         }
+
+    async def serve(self, fd: int) -> None:
+        """Answer the supervisor for as long as it is there."""
+        sock = socket.socket(fileno=fd)
+        sock.setblocking(False)
+        stream = trio.SocketStream(trio.socket.from_stdlib_socket(sock))
+        # The connection is idle while nobody wants anything: that is not a reason to close it.
+        async with DataPlane(self, timeouts=Timeouts(keep_alive=None)) as plane:
+            await plane.serve_stream(stream)
+        self._left.set()
+        if not self._stopped.is_set():
+            _log.error("the supervisor is gone")
+            self._worker.stop()
+
+    async def part(self) -> None:
+        """Tell the supervisor what was counted, now that there is nothing left to count, and wait
+        until it has read that. One that is too busy to will read it later.
+        """
+        self._stopped.set()
+        if self._ready.is_set():
+            with trio.move_on_after(_LAST_WORDS):
+                await self._left.wait()
 
 
 def main() -> NoReturn:
@@ -243,19 +288,20 @@ async def _work(assignment: Assignment, app: App, board: Board) -> int:
         instruments=[counter] if assignment.configuration.has_control else [],
     )
     source = LocalSource(about(assignment.configuration, app.name, app.kind), worker, counter)
-    control = Control(worker, app, ready, ControlHandler(source))
+    control = Control(worker, app, ready, counter, ControlHandler(source))
     failure: Exception | None = None
     with trio.open_signal_receiver(signal.SIGTERM) as signals:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_obey, signals, worker, name="trifcgi signals")
-            nursery.start_soon(
-                _serve_control, control, assignment.control, worker, name="trifcgi control"
-            )
+            nursery.start_soon(control.serve, assignment.control, name="trifcgi control")
+            task = trio.lowlevel.current_task()
+            nursery.start_soon(_tell_late, task, ready, assignment.late_at)
             nursery.start_soon(source.watch, name="trifcgi loop lag")
             try:
                 await worker.run()
             except Exception as error:  # noqa: BLE001 (raised again below)
                 failure = error  # carried past the nursery, which would wrap it in a group
+            await control.part()
             nursery.cancel_scope.cancel(reason="the worker has stopped")
     if assignment.slot >= 0:
         board.cut[assignment.slot] = worker.cut
@@ -269,16 +315,20 @@ async def _obey(signals: AsyncIterator[int], worker: Worker) -> None:
         worker.stop()
 
 
-async def _serve_control(control: Control, fd: int, worker: Worker) -> None:
-    """Answer the supervisor for as long as it is there."""
-    sock = socket.socket(fileno=fd)
-    sock.setblocking(False)
-    stream = trio.SocketStream(trio.socket.from_stdlib_socket(sock))
-    # The connection is idle while nobody wants anything: that is not a reason to close it.
-    async with DataPlane(control, timeouts=Timeouts(keep_alive=None)) as plane:
-        await plane.serve_stream(stream)
-    _log.error("the supervisor is gone")
-    worker.stop()
+async def _tell_late(task: trio.lowlevel.Task, ready: trio.Event, late_at: float) -> None:
+    """Say on the log what the app's startup waits for, when it takes too long.
+
+    Args:
+        task: the one that starts the app.
+        ready: is set once the app has started.
+        late_at: when to say it.
+    """
+    with trio.move_on_after(max(0.0, late_at - time.monotonic())):
+        await ready.wait()
+        return
+    tree = task_tree(task, threads_of=threads_of)
+    tree = attrs.evolve(tree, nurseries=tree.nurseries[1:])  # without this very task's
+    _log.error("the app's startup takes long\n%s", format_tree(tree, most_lines=_MOST_LINES))
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import contextlib
 import logging
 import os
 import signal
+import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -49,6 +50,10 @@ _SIZE_SIGNALS: Final = (signal.SIGTTIN, signal.SIGTTOU)
 # What a worker may take beyond the grace until it has stopped (seconds): 5 for cancelled requests,
 # 10 for an ASGI app's shutdown, and a little for itself.
 _OBEY_WITHIN: Final = 18.0
+
+# Part of --start-timeout after which a worker says what it waits for: a little ahead of the
+# supervisor, which ends it after the whole of it.
+_LATE: Final = 0.9
 
 # Room on the board for workers that are added later, or drain for long. One that finds none serves
 # as well, and only shares the listeners less fairly.
@@ -234,6 +239,7 @@ async def _supervise(
             Terms(
                 size=size,
                 obey_within=configuration.timeouts(spawned=spawned).grace + _OBEY_WITHIN,
+                ready_within=configuration.start_timeout,
                 max_requests=configuration.max_worker_requests,
                 max_rss=configuration.max_worker_rss,
             ),
@@ -281,6 +287,7 @@ def _prepare(
         handover=board.handover_fds,
         slot=slot,
         spawned=spawned,
+        late_at=time.monotonic() + _LATE * configuration.start_timeout,
     )
     fd = anonymous_file("trifcgi assignment")
     try:
@@ -307,6 +314,10 @@ class _Fleet:
         return self.supervisor.restarts
 
     @property
+    def killed(self) -> int:
+        return self.supervisor.killed
+
+    @property
     def draining(self) -> bool:
         return self.supervisor.draining
 
@@ -326,6 +337,7 @@ async def _serve_control(
     fleet = _Fleet(supervisor, [address_of(listener) for listener in listeners])
     source = FleetSource(about_workers(configuration), fleet)
     supervisor.greet = source.bring_up_to_date
+    supervisor.part = source.take_leave
     async with trio.open_nursery() as nursery:
         nursery.start_soon(source.watch, name="trifcgi counts of workers")
         await control.serve(source)

@@ -194,6 +194,7 @@ class Crowd(Fleet):
     def __init__(self, workers: list[Worker]) -> None:
         self.workers = workers
         self.asked: list[str] = []
+        self.lost_requests = 0
         self.stopping = False
 
     @property
@@ -203,6 +204,10 @@ class Crowd(Fleet):
     @property
     def restarts(self) -> int:
         return 4
+
+    @property
+    def killed(self) -> int:
+        return self.lost_requests
 
     @property
     def draining(self) -> bool:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 import trio
+import trio.testing
 
 from tests.admin.rig import worker_rig
 from trifcgi.testing import params
@@ -31,6 +32,60 @@ async def test_counts_are_summed_and_outlive_their_worker() -> None:
         metrics = (await workers.rig.ask("GET", "/metrics")).text
         assert 'trifcgi_requests_total{end="complete",status="200"} 6.0' in metrics
         assert "trifcgi_worker_restarts 4.0" in metrics
+
+
+async def test_what_a_worker_tells_in_parting_is_counted_once() -> None:
+    async with worker_rig() as workers:
+        leaving = workers.crowd.workers[1]
+        await workers.fronts[1].request(params("/"))
+        _, said = await leaving.ask("GET", "/metrics?format=json")
+        workers.source.take_leave(leaving, said["counts"])
+        # It still answers, and then it is gone.
+        for _ in range(2):
+            assert (await workers.rig.get("/status"))["totals"]["requests"] == 1
+        workers.crowd.workers.remove(leaving)
+        assert (await workers.rig.get("/status"))["totals"]["requests"] == 1
+
+
+async def test_an_answer_that_comes_late_takes_nothing_back(autojump_clock: object) -> None:
+    async with worker_rig() as workers:
+        workers.crowd.workers[0].mute = True
+        async with trio.open_nursery() as nursery:
+            # It has the second worker's counts at once, and the first one keeps it waiting.
+            nursery.start_soon(workers.source.count)
+            await trio.testing.wait_all_tasks_blocked()
+            workers.crowd.workers[0].mute = False
+            await workers.fronts[1].request(params("/"))
+            assert (await workers.rig.get("/status"))["totals"]["requests"] == 1
+        workers.crowd.workers[0].mute = True
+        workers.crowd.workers[1].mute = True
+        assert (await workers.rig.get("/status"))["totals"]["requests"] == 1
+
+
+async def test_a_worker_that_comes_while_others_are_asked_is_counted_once(
+    autojump_clock: object,
+) -> None:
+    async with worker_rig() as workers:
+        first, second = workers.crowd.workers
+        workers.crowd.workers = [first]
+        first.mute = True
+        await workers.fronts[1].request(params("/"))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(workers.source.count)
+            await trio.testing.wait_all_tasks_blocked()
+            first.mute = False
+            workers.crowd.workers = [first, second]
+            assert (await workers.rig.get("/status"))["totals"]["requests"] == 1
+        assert (await workers.rig.get("/status"))["totals"]["requests"] == 1
+
+
+async def test_requests_in_workers_that_were_killed_count_as_cut() -> None:
+    async with worker_rig() as workers:
+        workers.crowd.lost_requests = 2
+        status = await workers.rig.get("/status")
+        assert (status["totals"]["requests"], status["totals"]["cut"]) == (2, 2)
+        metrics = (await workers.rig.ask("GET", "/metrics")).text
+        assert 'trifcgi_requests_total{end="killed",status="0"} 2.0' in metrics
 
 
 async def test_a_worker_that_hangs_is_shown_as_it_was_last_seen(autojump_clock: object) -> None:

@@ -46,6 +46,7 @@ OTHER = {
     "keep-alive": ("34", 34.0),
     "grace": ("35", 35.0),
     "hang-timeout": ("36", 36.0),
+    "start-timeout": ("45", 45.0),
     "max-connections": ("11", 11),
     "max-requests": ("12", 12),
     "max-params": ("2M", 2 << 20),

@@ -41,13 +41,13 @@ def count(*outcomes: Outcome) -> Metrics:
         (outcome(200, reason=StopReason.WRITE_TIMED_OUT), "timed_out"),
         (outcome(500, failed=True), "failed"),
         (outcome(503, reason=StopReason.CANCELLED), "cancelled"),
-        (outcome(503, reason=StopReason.DRAINED), "cut_by_drain"),
+        (outcome(503, reason=StopReason.DRAINED), "cut"),
     ],
 )
 def test_every_end_is_counted_once(ended: Outcome, name: str) -> None:
     found = totals(count(ended, outcome()).counts())
     assert found["requests"] == 2
-    kinds = ("refused", "aborted", "timed_out", "failed", "cancelled", "cut_by_drain")
+    kinds = ("refused", "aborted", "timed_out", "failed", "cancelled", "cut")
     assert {kind: found[kind] for kind in kinds if found[kind]} == {name: 1}
 
 

@@ -101,7 +101,7 @@ class Workers:
         (self.address,) = (each for each in addresses if not each.startswith("unix:"))
         self.wait_log("is ready", count)
 
-    def prepare(self, *options: str, count: int = 2) -> None:
+    def prepare(self, *options: str, count: int = 2, app: str = "app_of_workers") -> None:
         """Start it, and do not wait."""
         (self.directory / "app_of_workers.py").write_text(_APP)
         self.write("version", "1")
@@ -110,7 +110,7 @@ class Workers:
         unix = str(self.directory / "a.sock")
         self.serving = Serving(
             "trifcgi --workers",
-            ["app_of_workers", "--port", "0", "--unix", unix, "--unix-mode", "666",
+            [app, "--port", "0", "--unix", unix, "--unix-mode", "666",
              "--workers", str(count), *options],
             log=self.directory / "log",
             directory=self.directory,

@@ -107,6 +107,63 @@ class TestStart:
         assert crew.failed is None
 
 
+class TestLateStart:
+    """Of a worker that does not get ready."""
+
+    def test_the_first_one_ends_the_start(self) -> None:
+        crew = new_crew(2, ready_within=60)
+        (first,) = told(crew.begin(0)).started
+        assert crew.next_tick == 60
+        answer = told(crew.tick(60))
+        assert answer.aborted == [first]
+        assert answer.said == ["worker 1 is not ready after 60 s; it is aborted"]
+        assert crew.next_tick == 61
+        answer = told(crew.tick(61))
+        assert (answer.killed, answer.said) == ([first], [])
+        answer = told(crew.has_ended(first, "SIGKILL", None, 61))
+        assert answer.said == ["worker 1 could not start (not ready within 60 s)"]
+        assert crew.failed == 1
+
+    def test_one_that_gets_ready_is_left_alone(self) -> None:
+        crew = serving(2, ready_within=60)
+        assert crew.next_tick == math.inf
+
+    def test_a_reload_leaves_the_old_workers_serving(self) -> None:
+        crew = serving(2, ready_within=60)
+        (new,) = told(crew.reload(100)).started
+        assert told(crew.tick(160)).aborted == [new]
+        answer = told(crew.has_ended(new, "SIGABRT", None, 160))
+        assert answer.said == [
+            (
+                "worker 3, which was to replace worker 1, could not start "
+                "(not ready within 60 s): the workers that run serve on"
+            )
+        ]
+        assert not answer.started
+        assert [member.state for member in crew.members] == [State.SERVING] * 2
+        assert not crew.reloading
+
+    def test_one_in_a_dead_workers_place_is_tried_again_with_pauses(self) -> None:
+        crew = serving(1, ready_within=60)
+        now, pauses = 0.0, []
+        told(crew.has_ended(crew.members[0], "SIGKILL", None, now))
+        for _ in range(4):
+            now += 60
+            assert told(crew.tick(now)).aborted == crew.members
+            answer = told(crew.has_ended(crew.members[0], "SIGABRT", None, now))
+            pauses.append(0.0 if answer.started else crew.next_tick - now)
+            now += pauses[-1]
+            told(crew.tick(now))
+        assert pauses == [0.5, 1, 2, 4]
+
+    def test_one_that_is_told_to_stop_meanwhile_is_not_aborted(self) -> None:
+        crew = new_crew(1, ready_within=60)
+        told(crew.begin(0))
+        told(crew.stop(50))
+        assert crew.next_tick == 90
+        assert not told(crew.tick(60)).aborted
+
+
 class TestDeath:
     def test_it_is_replaced_at_once(self) -> None:
         crew = serving()

@@ -4,6 +4,7 @@ import logging
 import os
 import platform
 import time
+import weakref
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, Protocol
 from urllib.parse import urlencode
@@ -32,10 +33,12 @@ _MEMORY_PATIENCE: Final = 30.0
 
 
 _COUNTING: Final = 5.0
-"""Seconds between two looks at all counts: what a worker counts between the last one and its
-end is lost."""
+"""Seconds between two looks at all counts. A worker that stops tells its last ones itself; of one
+that dies only what it counts between two looks is lost."""
 
 _STARTING: Final = "starting"
+
+_NOTHING: Final = metrics.add_up(())
 
 
 class Member(Protocol):
@@ -43,7 +46,7 @@ class Member(Protocol):
 
     @property
     def number(self) -> int:
-        """Its number, from 1; its successor has the same or another."""
+        """Its number, from 1; never used again."""
 
     @property
     def pid(self) -> int:
@@ -77,6 +80,10 @@ class Fleet(Protocol):
         """Workers that have ended by themselves so far and were replaced."""
 
     @property
+    def killed(self) -> int:
+        """Requests that ran in workers which had to be killed since they did not stop."""
+
+    @property
     def draining(self) -> bool:
         """Whether all are told to stop."""
 
@@ -102,9 +109,11 @@ class FleetSource:
     def __init__(self, about: About, fleet: Fleet) -> None:
         self._about = about
         self._fleet = fleet
-        self._last: dict[int, metrics.Counts] = {}  # by process ID
+        self._last: dict[Member, metrics.Counts] = {}
         self._gone: metrics.Counts = metrics.add_up(())
-        self._known: dict[int, Data] = {}  # the last status, by process ID
+        # Those whose counts are in that sum. An answer of theirs may still come.
+        self._settled: weakref.WeakSet[Member] = weakref.WeakSet()
+        self._known: dict[Member, Data] = {}  # the last status
         self._level: str | None = None
         self._limits: dict[str, int | None] = {}
 
@@ -120,9 +129,14 @@ class FleetSource:
         if self._limits:
             await member.ask("POST", "/limits?" + _limits_query(self._limits))
 
+    def take_leave(self, member: Member, counts: metrics.Counts) -> None:
+        """Take the counts of a worker that has stopped: it will count nothing more."""
+        self._note(member, counts)
+        self._settle(member)
+
     async def count(self) -> None:
         """Take every worker's counts, so that those of one that dies soon are not all lost."""
-        self._counts(await self._ask_all("GET", "/metrics?format=json"))
+        self._note_all(await self._ask_all("GET", "/metrics?format=json"))
 
     async def watch(self) -> None:
         """Take the workers' counts now and then, until cancelled."""
@@ -218,7 +232,7 @@ class FleetSource:
 
     async def status(self) -> Data:
         workers = await self._workers(await self._ask_all("GET", "/metrics?format=json"))
-        counts = metrics.add_up([self._gone, *self._last.values()])
+        counts = self._counts()
         return {
             "version": __version__,
             "python": platform.python_version(),
@@ -240,14 +254,14 @@ class FleetSource:
         }
 
     async def _workers(self, answers: list[tuple[Member, Data | None]]) -> list[Data]:
-        self._counts(answers)
+        self._note_all(answers)
         workers = []
         for member, answer in answers:
             if answer is not None:
-                self._known[member.pid] = answer["workers"][0]
+                self._known[member] = answer["workers"][0]
                 # A supervisor does not load the app: its workers know what that is.
                 self._about = attrs.evolve(self._about, app=answer["app"], kind=answer["kind"])
-            known = self._known.get(member.pid, _UNKNOWN)
+            known = self._known.get(member, _UNKNOWN)
             workers.append(
                 {
                     **known,
@@ -258,18 +272,31 @@ class FleetSource:
                     "answers": answer is not None or member.state == _STARTING,
                 }
             )
-        alive = {member.pid for member, _ in answers}
-        for pid in self._known.keys() - alive:
-            del self._known[pid]
+        for member in self._known.keys() - set(self._fleet.members):
+            del self._known[member]
         return sorted(workers, key=lambda worker: (worker["number"], worker["generation"]))
 
-    def _counts(self, answers: list[tuple[Member, Data | None]]) -> None:
+    # Counting: no sum may ever fall, nor count anything twice, in whichever order answers come.
+
+    def _counts(self) -> metrics.Counts:
+        killed = metrics.killed(self._fleet.killed)
+        return metrics.add_up([self._gone, *self._last.values(), killed])
+
+    def _note_all(self, answers: list[tuple[Member, Data | None]]) -> None:
         for member, answer in answers:
             if answer is not None:
-                self._last[member.pid] = answer["counts"]
-        alive = {member.pid for member, _ in answers}
-        for pid in self._last.keys() - alive:
-            self._gone = metrics.add_up([self._gone, self._last.pop(pid)])
+                self._note(member, answer["counts"])
+        for member in self._last.keys() - set(self._fleet.members):
+            self._settle(member)
+
+    def _note(self, member: Member, counts: metrics.Counts) -> None:
+        known = self._last.get(member, _NOTHING)
+        if member not in self._settled and metrics.progress(counts) >= metrics.progress(known):
+            self._last[member] = counts
+
+    def _settle(self, member: Member) -> None:
+        self._gone = metrics.add_up([self._gone, self._last.pop(member, _NOTHING)])
+        self._settled.add(member)
 
     async def requests(self) -> Data:
         found = await self._join("GET", "/requests", "requests")
@@ -321,7 +348,7 @@ class FleetSource:
             "ready": self._state() == "running",
             "uptime": time.time() - self._about.began,
             "restarts": self._fleet.restarts,
-            "counts": metrics.add_up([self._gone, *self._last.values()]),
+            "counts": self._counts(),
             "workers": workers,
         }
 

@@ -100,7 +100,7 @@ _BADLY: Final = (
     ("timed_out", "timed out"),
     ("failed", "failed"),
     ("cancelled", "cancelled"),
-    ("cut_by_drain", "cut by a stop"),
+    ("cut", "cut"),
 )
 
 

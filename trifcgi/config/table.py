@@ -271,6 +271,11 @@ class Configuration:
         "An event loop blocked for so long has all stacks logged; a worker is replaced.",
     )  # fmt: skip
 
+    start_timeout: float = _option(
+        Seconds(), 60.0, Group.TIMEOUTS,
+        "A worker that is not ready after so long has its stacks logged, and is given up.",
+    )  # fmt: skip
+
     max_connections: int = _option(
         Count("a number of connections"), _LIMITS.max_connections, Group.LIMITS,
         "Connections open at once; more wait.",

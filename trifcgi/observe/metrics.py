@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
 
 __all__ = ["CONTENT_TYPE", "Counts", "Gauges", "Histogram", "Metrics", "add_up", "exposition",
-           "totals"]  # fmt: skip
+           "killed", "progress", "totals"]  # fmt: skip
 
 Counts: TypeAlias = dict[str, Any]
 """What :meth:`Metrics.counts` gives: JSON values."""
@@ -39,6 +39,8 @@ _ENDS: Final[Mapping[StopReason | None, str]] = {
     None: "complete",
     **{reason: reason.value.replace(" ", "-") for reason in StopReason},
 }
+_KILLED: Final = "killed"
+_CUT: Final = (_ENDS[StopReason.DRAINED], _KILLED)
 _ABORTED: Final = ("aborted", "connection-lost")
 _TIMED_OUT: Final = ("request-timeout", "read-timeout", "write-timeout")
 
@@ -123,13 +125,28 @@ def add_up(several: Iterable[Counts]) -> Counts:
     return whole.counts()
 
 
+def progress(counts: Counts) -> int:
+    """A number that grows whenever a process counts anything: it tells which counts are older."""
+    found: int = counts["connections"] + sum(number for _, _, number in counts["requests"])
+    return found
+
+
+def killed(number: int) -> Counts:
+    """Requests that ended with their process, which could not count them any more."""
+    counts = Metrics().counts()
+    if number:
+        counts["requests"] = [[0, _KILLED, number]]
+    return counts
+
+
 def totals(counts: Counts) -> dict[str, Any]:
     """The figures that people ask for first.
 
     Returns:
         ``requests`` that have ended, and of those: ``refused`` by the server, ``aborted`` by
         the front end or with its connection, ``timed_out``, ``failed`` (the app raised),
-        ``cancelled``, ``cut_by_drain``; ``responses`` by the status's first digit;
+        ``cancelled``, ``cut`` (by a stop, or the end of a worker that was replaced);
+        ``responses`` by the status's first digit;
         ``connections`` ever opened; ``bytes_in`` and ``bytes_out`` of bodies.
     """
     ends: dict[str, int] = {}
@@ -147,7 +164,7 @@ def totals(counts: Counts) -> dict[str, Any]:
         "timed_out": sum(ends.get(end, 0) for end in _TIMED_OUT),
         "failed": ends.get("failed", 0),
         "cancelled": ends.get("cancelled", 0),
-        "cut_by_drain": ends.get("server-stopping", 0),
+        "cut": sum(ends.get(end, 0) for end in _CUT),
         "responses": dict(sorted(classes.items())),
         "bytes_in": int(counts["bytes_in"]["sum"]),
         "bytes_out": int(counts["bytes_out"]["sum"]),
@@ -216,7 +233,9 @@ class _Collector:
             requests.add_metric((str(status), end), number)
         yield requests
         yield CounterMetricFamily(
-            "trifcgi_connections_opened", "Connections opened.", value=counts["connections"]
+            "trifcgi_connections_opened",
+            "Connections opened; one that a worker passes on to another counts again.",
+            value=counts["connections"],
         )
         for name, key, text in (
             ("request_duration_seconds", "duration", "From the request's begin to its end."),

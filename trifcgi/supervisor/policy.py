@@ -29,7 +29,8 @@ __all__ = [
     "Terms",
 ]
 
-# A worker that hangs may take so long to write down where, before it is killed (seconds).
+# A worker that hangs, or does not get ready, may take so long to write down where, before it is
+# killed (seconds).
 _LAST_WORDS: Final = 1.0
 
 # What a stop at once leaves for clean-up before SIGKILL (seconds).
@@ -68,6 +69,8 @@ class Member:
         started_at: when that was.
         ready_at: when it began to serve, or ``None``.
         replaces: the worker that serves on until this one is ready.
+        ready_by: when it will have taken too long to start.
+        given_up: whether it has.
         request_limit: requests after which it is replaced; ``math.inf``: none.
         kill_at: when it will have disobeyed for too long.
     """
@@ -80,6 +83,8 @@ class Member:
     replaces: "Member | None" = None
     state: State = State.STARTING
     ready_at: float | None = None
+    ready_by: float = math.inf
+    given_up: bool = False
     kill_at: float = math.inf
 
 
@@ -138,6 +143,7 @@ class Terms:
     Attributes:
         size: how many shall serve. At least 1.
         obey_within: seconds that a worker may take from being told to stop to its end.
+        ready_within: seconds that a worker may take to start; ``math.inf``: no limit.
         max_requests: requests that a worker answers before it is replaced; up to a tenth more,
             differently for each. ``None``: no limit.
         max_rss: bytes of memory past which a worker is replaced. ``None``: no limit.
@@ -145,6 +151,7 @@ class Terms:
 
     size: int
     obey_within: float
+    ready_within: float = math.inf
     max_requests: int | None = None
     max_rss: int | None = None
 
@@ -202,7 +209,8 @@ class Crew:
     @property
     def next_tick(self) -> float:
         """When :meth:`tick` has to be called; ``math.inf``: not at all."""
-        return min([m.kill_at for m in self.members] + list(self._due.values()), default=math.inf)
+        times = [min(m.kill_at, m.ready_by) for m in self.members] + list(self._due.values())
+        return min(times, default=math.inf)
 
     # What happens to workers
 
@@ -215,6 +223,7 @@ class Crew:
         if member.state is not State.STARTING:
             return
         member.state, member.ready_at = State.SERVING, now
+        member.ready_by = math.inf
         old, member.replaces = member.replaces, None
         if old is not None:
             yield from self._retire(old, now)
@@ -238,6 +247,8 @@ class Crew:
         """
         was, member.state, member.kill_at = member.state, State.ENDED, math.inf
         self.members.remove(member)
+        if member.given_up:
+            how = f"not ready within {self._terms.ready_within:g} s"
         if self.stopping:
             return
         if not self._begun:
@@ -360,9 +371,12 @@ class Crew:
         for member in self.members:
             if member.kill_at <= now:
                 member.kill_at = math.inf
-                text = f"worker {member.number} does not stop; it is killed"
-                yield Say(Severity.ERROR, text)
+                if not member.given_up:
+                    text = f"worker {member.number} does not stop; it is killed"
+                    yield Say(Severity.ERROR, text)
                 yield Kill(member)
+            elif member.ready_by <= now:
+                yield from self._give_up(member, now)
         for place, due in list(self._due.items()):
             if due <= now:
                 del self._due[place]
@@ -375,13 +389,28 @@ class Crew:
         most = self._terms.max_requests
         limit = math.inf if most is None else most * (1 + _JITTER * self._chance())
         member = Member(
-            self._started, place, self.generation, now, request_limit=limit, replaces=replaces
+            self._started,
+            place,
+            self.generation,
+            now,
+            request_limit=limit,
+            replaces=replaces,
+            ready_by=now + self._terms.ready_within,
         )
         self.members.append(member)
         return Start(member)
 
+    def _give_up(self, member: Member, now: float) -> Actions:
+        member.given_up, member.ready_by = True, math.inf
+        member.kill_at = now + _LAST_WORDS
+        seconds = self._terms.ready_within
+        text = f"worker {member.number} is not ready after {seconds:g} s; it is aborted"
+        yield Say(Severity.ERROR, text)
+        yield Abort(member)
+
     def _retire(self, member: Member, now: float) -> Actions:
         member.state, member.replaces = State.RETIRING, None
+        member.ready_by = math.inf
         member.kill_at = min(member.kill_at, now + self._terms.obey_within)
         yield Retire(member)
 

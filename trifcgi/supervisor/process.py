@@ -16,7 +16,16 @@ from trifcgi.client import Client
 from trifcgi.errors import ConnectionLost, Error
 from trifcgi.supervisor.policy import Member, State
 
-__all__ = ["READY", "REOPEN_LOGS", "STATE", "Ending", "Prepare", "Spawn", "WorkerProcess"]
+__all__ = [
+    "FAREWELL",
+    "READY",
+    "REOPEN_LOGS",
+    "STATE",
+    "Ending",
+    "Prepare",
+    "Spawn",
+    "WorkerProcess",
+]
 
 READY: Final = "/worker/ready"
 """A worker's control handler answers this once the worker serves."""
@@ -24,8 +33,17 @@ READY: Final = "/worker/ready"
 STATE: Final = "/worker/state"
 """What a worker has done and how it is."""
 
+FAREWELL: Final = "/worker/farewell"
+"""A worker answers this with all that it has counted, once there is nothing left to count. It ends
+when that has been read, or a second later."""
+
 REOPEN_LOGS: Final = "/worker/reopen-logs"
 """A worker opens its log files anew (POST)."""
+
+
+# What a worker that has ended has left behind may take so long to be read (seconds): a process
+# of the application's own may hold the connection open.
+_LAST_WORDS: Final = 1.0
 
 
 @attrs.frozen
@@ -176,11 +194,11 @@ class WorkerProcess:
         for number in self._told:
             process.send_signal(number)
         sock.setblocking(False)
-        stream = trio.SocketStream(trio.socket.from_stdlib_socket(sock.dup()))
+        stream = trio.SocketStream(trio.socket.from_stdlib_socket(sock))
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._converse, stream, talk, name="trifcgi worker control")
             returncode = await process.wait()
-            nursery.cancel_scope.cancel(reason="the worker has ended")
+            nursery.cancel_scope.deadline = trio.current_time() + _LAST_WORDS
         return Ending.of(returncode)
 
     async def _converse(self, stream: trio.abc.Stream, talk: Callable[[], Any]) -> None:
@@ -189,7 +207,7 @@ class WorkerProcess:
         async with Client(stream, abort_timeout=0) as self._client:
             try:
                 await talk()
-            except Error:
+            except* Error:
                 pass  # its process ends, or does not obey: both are looked after elsewhere
             finally:
                 self._client = None

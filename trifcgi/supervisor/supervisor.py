@@ -24,7 +24,15 @@ from trifcgi.supervisor.policy import (
     State,
     Terms,
 )
-from trifcgi.supervisor.process import READY, REOPEN_LOGS, STATE, Ending, Prepare, WorkerProcess
+from trifcgi.supervisor.process import (
+    FAREWELL,
+    READY,
+    REOPEN_LOGS,
+    STATE,
+    Ending,
+    Prepare,
+    WorkerProcess,
+)
 
 __all__ = ["Supervisor"]
 
@@ -61,9 +69,13 @@ class Supervisor:
     Attributes:
         greet: called with each worker that is ready, before it counts as such; ``None``: nothing
             is left to be told to one. An async function.
+        part: called with each worker that has stopped by itself, and with all that it has counted.
         crew: the decisions.
         restarts: workers that have ended without having been told to.
         cut: requests that the stop has cut, as far as is known.
+        cut_before: requests that were cut before, where a worker was replaced or taken away.
+        killed: requests among both that ran in workers which did not stop and were killed, as far
+            as is known.
         stopping: is set when the stop begins.
         tell_reload: called with ``True`` when a reload begins, with ``False`` when it has ended,
             whichever way.
@@ -80,8 +92,11 @@ class Supervisor:
     ) -> None:
         self.crew = Crew(terms, random.random)
         self.greet: Callable[[WorkerProcess], Awaitable[None]] | None = None
+        self.part: Callable[[WorkerProcess, dict[str, Any]], None] | None = None
         self.restarts = 0
         self.cut = 0
+        self.cut_before = 0
+        self.killed = 0
         self.stopping = trio.Event()
         self.tell_reload: Callable[[bool], None] | None = None
         self._reloading = False
@@ -122,6 +137,8 @@ class Supervisor:
                 if not self.crew.done:
                     self._do(self.crew.tick(trio.current_time()))
         self._nursery = None
+        if self.cut_before:
+            _log.warning("requests cut before, in workers replaced: %d", self.cut_before)
         if self.cut:
             _log.error("requests cut: %d", self.cut)
         if self.crew.failed is not None:
@@ -218,17 +235,20 @@ class Supervisor:
         if member.state is State.RETIRING and killed and worker.running:
             _log.error("worker %d had about %d requests running", number, worker.running)
             cut += worker.running
+            self.killed += worker.running
         if self.crew.stopping:
             self.cut += cut
             if killed or ending.status not in (0, None):
                 self._clean = False
-        elif member.state is State.SERVING:
-            self.restarts += 1
+        else:
+            self.cut_before += cut
+            if member.state is State.SERVING:
+                self.restarts += 1
         if cut:
             _log.warning("worker %d: requests cut: %d", number, cut)
 
     async def _talk(self, worker: WorkerProcess) -> None:
-        """Wait until a worker is ready, then look after it."""
+        """Wait until a worker is ready, then look after it until it has stopped."""
         _, facts = await worker.ask("GET", READY)
         _log.info("worker %d (pid %d) is ready", worker.number, worker.pid)
         if self._on_ready is not None:
@@ -237,6 +257,15 @@ class Supervisor:
         if self.greet is not None:
             await self.greet(worker)
         self._do(self.crew.is_ready(worker.member, trio.current_time()))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._look_after, worker, name="trifcgi worker state")
+            _, counted = await worker.ask("GET", FAREWELL)
+            if self.part is not None:
+                self.part(worker, counted)
+            nursery.cancel_scope.cancel(reason="the worker has stopped")
+
+    async def _look_after(self, worker: WorkerProcess) -> None:
+        """Ask a worker how it is, now and then; until it hangs."""
         while True:
             await trio.sleep(self._interval)
             with trio.move_on_after(self._hang_timeout) as patience:
