@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import math
 from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
@@ -563,20 +564,31 @@ async def test_a_fault_of_the_servers_own_ends_one_connection(
     assert "failed in the server itself" in caplog.text
 
 
+class _FaultyTimeouts(Timeouts):
+    """Raises at the read timeout, once it has been asked for ``reads`` times more."""
+
+    reads = math.inf
+
+    def __getattribute__(self, name: str) -> Any:
+        if name == "read_timeout":
+            type(self).reads -= 1
+            if type(self).reads < 0:
+                raise KeyError("a fault")
+        return super().__getattribute__(name)
+
+
 async def test_a_fault_in_a_deadline_ends_one_connection(
     serve: Serve, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def broken(self: object, now: float) -> float:
-        raise KeyError("a fault")
-
-    timeouts = Timeouts(read_timeout=0.1)
+    timeouts = _FaultyTimeouts(read_timeout=0.1)
     async with serve(hello, timeouts=timeouts) as server, server.raw() as neighbour:
         await neighbour.send(raw.get())
         assert (await neighbour.answer()).body == b"hello"
         await trio.sleep(0.2)
         async with server.raw() as front_end:
             with monkeypatch.context() as patch:
-                patch.setattr("trifcgi.server.exchange.Exchange.check", broken)
+                # The connection asks when the request begins, then the deadline does.
+                patch.setattr(_FaultyTimeouts, "reads", 1)
                 await front_end.send(raw.begin())
                 assert await front_end.rest() == []
         await neighbour.send(raw.get())

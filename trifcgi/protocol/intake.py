@@ -68,8 +68,8 @@ _OTHER_PARAMS: Final = int(FrontEndState.OTHER_PARAMS)
 _OTHER_STREAMS: Final = int(FrontEndState.OTHER_STREAMS)
 
 
-def _known_begin(role: Role, flags: int) -> tuple[Role | int, bool, int, int]:
-    return role, bool(flags & KEEP_CONN), flags, int(STARTS[role])
+def _known_begin(role: int, flags: int) -> tuple[int, bool, int, int]:
+    return int(role), bool(flags & KEEP_CONN), flags, int(STARTS[role])
 
 
 # Content of nearly every FCGI_BEGIN_REQUEST: one look-up in place of unpacking and enum calls.
@@ -80,11 +80,11 @@ _USUAL_BEGINS: Final = {
 }
 
 
-def _read_begin(content: bytes) -> tuple[Role | int, bool, int, int]:
+def _read_begin(content: bytes) -> tuple[int, bool, int, int]:
     """Role, whether to keep the connection, flags, and the state to begin in."""
     role, flags = unpack_begin_request(content)
     if role in STARTS:
-        return _known_begin(Role(role), flags)
+        return _known_begin(role, flags)
     return role, bool(flags & KEEP_CONN), flags, _OTHER_PARAMS
 
 

@@ -6,6 +6,8 @@ given one calls it. Everybody else gets :class:`~trifcgi.protocol.Event` objects
 :class:`EventCollector` makes out of the same calls.
 """
 
+from typing import Any, Final
+
 from trifcgi.protocol.constants import Role
 from trifcgi.protocol.events import (
     DataEnded,
@@ -23,6 +25,9 @@ from trifcgi.protocol.pairs import decode_pairs
 
 __all__ = ["EventCollector", "Receiver"]
 
+# Any, as compiled code takes what is a Role or an int for an int.
+_ROLES: Final[dict[int, Any]] = {int(role): role for role in Role}
+
 
 class Receiver:
     """An application's ears: one method for each event, in the order of the records.
@@ -33,10 +38,8 @@ class Receiver:
 
     __slots__ = ()
 
-    def request_begun(
-        self, request_id: int, role: Role | int, keep_connection: bool, flags: int
-    ) -> None:
-        """See :class:`~trifcgi.protocol.RequestBegun`."""
+    def request_begun(self, request_id: int, role: int, keep_connection: bool, flags: int) -> None:
+        """See :class:`~trifcgi.protocol.RequestBegun`. ``role`` is a number here."""
         raise NotImplementedError
 
     def params_received(self, request_id: int, named: dict[bytes, bytes], block: bytes) -> None:
@@ -90,10 +93,9 @@ class EventCollector(Receiver):
     def __init__(self) -> None:
         self.events: list[Event] = []
 
-    def request_begun(
-        self, request_id: int, role: Role | int, keep_connection: bool, flags: int
-    ) -> None:
-        self.events.append(RequestBegun(request_id, role, keep_connection, flags))
+    def request_begun(self, request_id: int, role: int, keep_connection: bool, flags: int) -> None:
+        known: Any = _ROLES.get(role, role)
+        self.events.append(RequestBegun(request_id, known, keep_connection, flags))
 
     def params_received(self, request_id: int, named: dict[bytes, bytes], block: bytes) -> None:
         pairs = decode_pairs(block) if block else list(named.items())

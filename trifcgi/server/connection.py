@@ -12,7 +12,7 @@ Compiled: what happens at once. What waits stands in ``tasks`` and ``streams``.
 import logging
 import math
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Final
 
 import trio
 
@@ -272,11 +272,10 @@ class Connection(Receiver):
 
     # What the records mean; see Receiver
 
-    def request_begun(
-        self, request_id: int, role: Role | int, keep_connection: bool, flags: int
-    ) -> None:
+    def request_begun(self, request_id: int, role: int, keep_connection: bool, flags: int) -> None:
         plane = self.plane
-        if role not in plane.roles:
+        served = plane.roles.get(role)
+        if served is None:
             self.protocol.end_request(request_id, 0, _UNKNOWN_ROLE)
             self._refused_at_begin(keep_connection)
             return
@@ -288,7 +287,7 @@ class Connection(Receiver):
         deadline = now + self.timeouts.request_timeout
         plane.begun += 1
         self.exchanges[request_id] = Exchange(
-            self, plane.begun, request_id, cast("Role", role), keep_connection, now, deadline
+            self, plane.begun, request_id, served, keep_connection, now, deadline
         )
         if request_id != 1 or len(self.exchanges) > 1:
             # Only front ends that multiplex use another ID than 1.

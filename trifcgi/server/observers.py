@@ -13,8 +13,6 @@ __all__ = ["Observers"]
 
 _log: Final = logging.getLogger("trifcgi.server")
 
-_HOOKS: Final = ("connection_opened", "connection_closed", "request_started", "request_ended")
-
 
 class Observers:
     """Calls the hooks that instruments override. One that raises is logged and switched off."""
@@ -24,36 +22,32 @@ class Observers:
     def __init__(self, instruments: Iterable[Instrument]) -> None:
         everyone = list(instruments)
         # A request must not pay for hooks that nobody has.
-        self._opened, self._closed, self._started, self._ended = (
-            [
-                getattr(instrument, hook)
-                for instrument in everyone
-                if getattr(getattr(instrument, hook), "__func__", None)
-                is not getattr(Instrument, hook)
-            ]
-            for hook in _HOOKS
-        )
+        self._opened = _overridden(everyone, "connection_opened")
+        self._closed = _overridden(everyone, "connection_closed")
+        self._started = _overridden(everyone, "request_started")
+        self._ended = _overridden(everyone, "request_ended")
 
     def connection_opened(self, peer: str) -> None:
         """Pass on to :meth:`Instrument.connection_opened`."""
-        for hook in self._opened:
+        for hook in list(self._opened):
             self._call(hook, peer)
 
     def connection_closed(self, peer: str, cause: str) -> None:
         """Pass on to :meth:`Instrument.connection_closed`."""
-        for hook in self._closed:
+        for hook in list(self._closed):
             self._call(hook, peer, cause)
 
     def request_started(self, exchange: "Exchange") -> None:
         """Pass on to :meth:`Instrument.request_started`."""
-        for hook in self._started:
-            self._call(hook, exchange)
+        if self._started:
+            for hook in list(self._started):
+                self._call(hook, exchange)
 
     def request_ended(self, exchange: "Exchange", app_status: int, now: float) -> None:
         """Pass on to :meth:`Instrument.request_ended`."""
         if self._ended:
             outcome = exchange.outcome(app_status, now)
-            for hook in self._ended:
+            for hook in list(self._ended):
                 self._call(hook, exchange, outcome)
 
     def _call(self, hook: Callable[..., Any], *arguments: object) -> None:
@@ -65,6 +59,13 @@ class Observers:
             self._switch_off(instrument)
 
     def _switch_off(self, instrument: object) -> None:
-        for name in self.__slots__:
-            hooks = getattr(self, name)
-            setattr(self, name, [h for h in hooks if getattr(h, "__self__", h) is not instrument])
+        for hooks in (self._opened, self._closed, self._started, self._ended):
+            # In place: a copy of the list is being gone through.
+            hooks[:] = [h for h in hooks if getattr(h, "__self__", h) is not instrument]
+
+
+def _overridden(instruments: list[Instrument], name: str) -> list[Callable[..., None]]:
+    """The hooks of that name that do something."""
+    nothing = getattr(Instrument, name)
+    hooks = [getattr(instrument, name) for instrument in instruments]
+    return [hook for hook in hooks if getattr(hook, "__func__", None) is not nothing]

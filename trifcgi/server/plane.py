@@ -65,6 +65,7 @@ class DataPlane:
         draining: whether :meth:`drain` was called.
         stopping: the same for requests, told to those that wait for it.
         tracer: is told all bytes that come and go, while there is one.
+        roles: those that the handler serves, by number.
         cut_by_drain: requests that the drain's grace was too short for.
         stepping: the request whose handler runs at this very moment; for other threads, which
             see by it what holds the event loop up.
@@ -89,8 +90,7 @@ class DataPlane:
         self.observers = Observers(instruments)
         self.now: Callable[[], float] = trio.current_time
         served = getattr(handler, "roles", Role)
-        # A tuple is looked through by identity first; a set would hash an enum's name.
-        self.roles: tuple[Role, ...] = tuple(role for role in Role if role in served)
+        self.roles: dict[int, Role] = {int(role): role for role in Role if role in served}
         self.values = {
             MAX_CONNS: b"%d" % self.limits.max_connections,
             MAX_REQS: b"%d" % self.limits.max_requests,
