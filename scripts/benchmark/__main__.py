@@ -1,208 +1,174 @@
-"""Runs the contenders in interleaved rounds, and prints a table."""
+"""Runs the contenders in interleaved rounds, and reports what they did."""
 
 import argparse
 import contextlib
 import json
-import os
-import platform
-import statistics
 import subprocess
 import sys
 import tempfile
+import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from benchmark.servers import CONTENDERS, Contender, Running, running, running_nginx
-from trifcgi import __version__
-from trifcgi.protocol import pairs
+from . import report
+from .contenders import CONTENDERS
+from .figures import Series
+from .machine import describe
+from .picture import draw
+from .processes import raise_open_files
+from .stage import Stage, set_up
+from .targets import judge
+from .works import WORKS, Work
 
-CONNECTIONS = 32
-PROJECT = Path(__file__).parents[2]
-
-
-class Series:
-    """The rounds of one contender on one way."""
-
-    def __init__(self, way: str, contender: Contender, address: str, server: Running) -> None:
-        self.way = way
-        self.contender = contender
-        self.address = address
-        self.server = server
-        self.rates: list[float] = []
-        self.costs: list[float] = []
-        self.reconnects = 0
-
-    def round(self, seconds: float, cores: set[int]) -> None:
-        """Load it for so long, from those cores."""
-        kind = self.contender.protocol if self.way == "direct" else "http"
-        command = [sys.executable, "-m", "benchmark.load", kind, self.address]
-        used = self.server.cpu_seconds()
-        load = subprocess.run(
-            [*command, str(CONNECTIONS), str(seconds)],
-            stdout=subprocess.PIPE,
-            check=True,
-            text=True,
-            preexec_fn=lambda: os.sched_setaffinity(0, cores),
-        )
-        used = self.server.cpu_seconds() - used
-        result = json.loads(load.stdout)
-        self.rates.append(result["answers"] / result["seconds"])
-        self.costs.append(used / result["answers"] * 1e6)
-        self.reconnects += result["reconnects"]
-
-    @property
-    def rate(self) -> float:
-        """Median of requests a second."""
-        return statistics.median(self.rates)
-
-    @property
-    def cost(self) -> float:
-        """Median of microseconds of processor time a request."""
-        return statistics.median(self.costs)
-
-    @property
-    def spread(self) -> float:
-        """Half the way from the slowest round to the fastest, as a part of the median."""
-        return (max(self.rates) - min(self.rates)) / 2 / self.rate
-
-    def as_json(self) -> dict[str, object]:
-        """All that was measured."""
-        return {
-            "way": self.way,
-            "server": self.contender.name,
-            "interface": self.contender.interface,
-            "protocol": self.contender.protocol,
-            "requests_per_second": self.rates,
-            "server_cpu_us_per_request": self.costs,
-            "reconnects": self.reconnects,
-        }
+_BUILD = Path(__file__).parents[2] / "build"
+_OPEN_FILES = 24_000  # 11,000 idle connections and the rest
+_EXAMPLES = """
+examples:
+  scripts/bench                       everything: 7 rounds of 2 s each
+  scripts/bench --quick               3 rounds of 0.5 s, in under 4 minutes
+  scripts/bench --only direct         one work
+  scripts/bench --only nginx/granian  some contenders in one work
+  scripts/bench --list                what there is, and what cannot run here
+"""
 
 
-WAYS = {
-    "direct": f"direct, FastCGI on a Unix socket, {CONNECTIONS} kept connections",
-    "nginx": f"behind nginx, {CONNECTIONS} clients",
-}
-HEADING = f"{'server':22}{'requests/s':>12}{'spread':>9}{'us/request':>12}{'against trifcgi':>26}"
-NOTE = """
-us/request: processor time of the server alone, of one core. Requests a second are held
-back by the load, and by nginx, which share the other core. Against trifcgi: requests/s and
-us/request as multiples of trifcgi's with the same interface."""
+def say(text: str) -> None:
+    """Tell the person who waits."""
+    print(text, file=sys.stderr, flush=True)
 
 
-def _line(one: Series, mine: Series | None) -> str:
-    line = f"{one.contender!s:22}{one.rate:>12,.0f}{one.spread:>9.0%}{one.cost:>12.1f}"
-    if mine is None or mine is one:
-        return line
-    return line + f"{one.rate / mine.rate:>16.2f} x{one.cost / mine.cost:>6.2f} x"
+def _wanted(only: Sequence[str], work: Work, key: str) -> bool:
+    return not only or any(text in f"{work.name}/{key}" for text in only)
 
 
-def table(series: list[Series]) -> str:
-    """What was measured, for people."""
-    lines = []
-    for way, title in WAYS.items():
-        rows = sorted((one for one in series if one.way == way), key=lambda one: one.cost)
-        ours = {one.contender.interface: one for one in rows if one.contender.name == "trifcgi"}
-        if rows:
-            lines += ["", title, HEADING]
-            lines += [_line(one, ours.get(one.contender.interface)) for one in rows]
-    return "\n".join([*lines, NOTE])
+def show_list(only: Sequence[str]) -> None:
+    """Print all works and contenders, and which of them cannot run here."""
+    for work in WORKS.values():
+        keys = [key for key in work.contenders if _wanted(only, work, key)]
+        if keys:
+            print(f"{work.name}: {work.title}")
+        for key in keys:
+            reason = CONTENDERS[key].missing()
+            print(f"    {key}{f'  (left out: {reason})' if reason else ''}")
 
 
-def cores() -> tuple[set[int], set[int]]:
-    """Cores for the servers and for everything else; the same where there is only one."""
-    have = sorted(os.sched_getaffinity(0))
-    return ({have[0]}, set(have[1:2])) if len(have) > 1 else (set(have), set(have))
+def measure(stage: Stage, series: list[Series], rounds: int, seconds: float) -> None:
+    """Go round all series. One that fails is left out from then on."""
+    broken: set[int] = set()
+    for number in range(rounds):
+        # Each round begins with another series, so that none always follows the same one.
+        start = number * len(series) // rounds
+        for one in series[start:] + series[:start]:
+            if id(one) in broken or number >= WORKS[one.work].rounds:
+                continue
+            try:
+                stage.round(one, seconds)
+            except (RuntimeError, subprocess.TimeoutExpired) as error:
+                broken.add(id(one))
+                stage.left_out[f"{one.work}: {one.contender}"] = str(error)
+                say(f"{one.work}: {one.label} failed: {error}")
+        say(f"round {number + 1} of {rounds} done")
+    # A figure from before it failed is no figure.
+    series[:] = [one for one in series if id(one) not in broken]
 
 
-def measure(rounds: int, seconds: float, only: str) -> list[Series]:
-    """Start all contenders, and go round them."""
-    server_cores, load_cores = cores()
-    contenders = []
-    for contender in CONTENDERS:
-        if contender.installed():
-            if only in contender.slug:
-                contenders.append(contender)
-        else:
-            print(f"{contender} is left out: not installed", file=sys.stderr)
-    with contextlib.ExitStack() as stack:
-        directory = Path(
-            stack.enter_context(tempfile.TemporaryDirectory(prefix="trifcgi-bench-", dir="/tmp"))
-        )
-        series: list[Series] = []
-        servers = {}
-        for contender in contenders:
-            servers[contender.slug] = stack.enter_context(
-                running(contender, directory, server_cores)
-            )
-        series += [
-            Series(
-                "direct",
-                contender,
-                f"unix:{directory}/{contender.slug}.sock",
-                servers[contender.slug],
-            )
-            for contender in contenders
-            if contender.protocol == "fastcgi"
-        ]
-        behind = stack.enter_context(running_nginx(contenders, directory, load_cores))
-        if not behind:
-            print("nginx is not installed: only direct figures", file=sys.stderr)
-        series += [
-            Series("nginx", contender, behind[contender.slug], servers[contender.slug])
-            for contender in (contenders if behind else ())
-        ]
-        for one in series:  # warm
-            one.round(min(seconds, 0.5), load_cores)
-            one.rates.clear()
-            one.costs.clear()
-        for number in range(rounds):
-            start = number % len(series)
-            for one in series[start:] + series[:start]:
-                one.round(seconds, load_cores)
-            print(f"round {number + 1} of {rounds} done", file=sys.stderr)
-        return series
-
-
-def main() -> None:
-    """Run as the command line says."""
-    parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="3 rounds of 1 s instead of 7 of 3 s")
-    parser.add_argument("--rounds", type=int, help="how often each is measured")
-    parser.add_argument("--seconds", type=float, help="for how long each time")
-    parser.add_argument(
-        "--only", default="", metavar="TEXT", help="only servers with this in SERVER-INTERFACE"
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="scripts/bench",
+        description="Measures trifcgi beside other servers under the same load.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument("--quick", action="store_true", help="3 rounds of 0.5 s, not 7 of 2 s")
+    parser.add_argument("--rounds", type=int, metavar="N", help="how often each is measured")
+    parser.add_argument("--seconds", type=float, metavar="S", help="for how long each time")
+    parser.add_argument(
+        "--only",
+        action="append",
+        default=[],
+        metavar="TEXT",
+        help="only what has this in WORK/CONTENDER, see --list; may be repeated",
+    )
+    parser.add_argument("--list", action="store_true", help="say what there is, and end")
     parser.add_argument(
         "--json",
         type=Path,
-        default=PROJECT / "build" / "bench.json",
+        default=_BUILD / "bench.json",
         metavar="FILE",
         help="where all figures go [build/bench.json]",
     )
-    options = parser.parse_args()
-    rounds = options.rounds or (3 if options.quick else 7)
-    seconds = options.seconds or (1.0 if options.quick else 3.0)
-    series = measure(rounds, seconds, options.only)
-    codec = "pure Python" if str(pairs.__file__).endswith(".py") else "compiled"
-    print(
-        f"{platform.python_implementation()} {platform.python_version()}, trifcgi {__version__}"
-        f" with its codec {codec}; medians of {rounds} interleaved rounds of {seconds:g} s"
+    parser.add_argument(
+        "--svg",
+        type=Path,
+        default=_BUILD / "bench.svg",
+        metavar="FILE",
+        help="where the picture goes [build/bench.svg]",
     )
-    print(table(series))
-    options.json.parent.mkdir(parents=True, exist_ok=True)
-    report = {
-        "python": platform.python_version(),
-        "trifcgi": __version__,
-        "codec": codec,
-        "machine": platform.platform(),
-        "cores": os.cpu_count(),
-        "connections": CONNECTIONS,
+    return parser.parse_args()
+
+
+def _write(file: Path, text: str) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text)
+
+
+def main() -> int:
+    """Run as the command line says; return the exit status."""
+    options = _options()
+    if options.list:
+        show_list(options.only)
+        return 0
+    rounds = options.rounds or (3 if options.quick else 7)
+    seconds = options.seconds or (0.5 if options.quick else 2.0)
+    started = time.monotonic()
+    raise_open_files(_OPEN_FILES)
+    about: dict[str, Any] = describe()
+    with contextlib.ExitStack() as stack:
+        directory = stack.enter_context(
+            tempfile.TemporaryDirectory(prefix="trifcgi-bench-", dir="/tmp")
+        )
+        stage, series = stack.enter_context(
+            set_up(
+                list(WORKS.values()),
+                lambda work, key: _wanted(options.only, work, key),
+                Path(directory),
+                say,
+            )
+        )
+        if not series:
+            say("Nothing to measure.")
+            say(report.left_out_list(stage.left_out))
+            return 1
+        cores = f"servers on core {stage.server_cores}, load and nginx on {stage.load_cores}"
+        measure(stage, series, rounds, seconds)
+    verdicts = judge(series)
+    about |= {
         "rounds": rounds,
         "seconds": seconds,
-        "series": [one.as_json() for one in series],
+        "server_cores": sorted(stage.server_cores),
+        "load_cores": sorted(stage.load_cores),
+        "measured": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "took_seconds": round(time.monotonic() - started),
     }
-    options.json.write_text(json.dumps(report, indent=1) + "\n")
-    print(f"\nAll figures: {options.json}")
+    caption = (
+        f"{about['python']} on {about['processor']}, trifcgi {about['versions'].get('trifcgi')};"
+        f" medians of {rounds} interleaved rounds of {seconds:g} s"
+    )
+    print(f"{caption}; {cores.replace('{', '').replace('}', '')}\n")
+    print(report.work_tables(series))
+    for part in (report.codec_table(series), report.left_out_list(stage.left_out)):
+        if part:
+            print(f"\n{part}")
+    print(f"\n{report.target_table(verdicts)}")
+    _write(
+        options.json,
+        json.dumps(report.as_json(series, verdicts, stage.left_out, about), indent=1) + "\n",
+    )
+    _write(options.svg, draw(series, caption))
+    print(f"\nAll figures: {options.json}; picture: {options.svg}; {about['took_seconds']} s")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

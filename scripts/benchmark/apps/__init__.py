@@ -1,0 +1,1 @@
+"""What the servers serve: the same few answers in each interface."""
