@@ -6,6 +6,7 @@ Each gives commands for the load to send while the server is held; see :mod:`tes
 import ctypes
 import gc
 import json
+import os
 import sys
 import threading
 import time
@@ -30,8 +31,14 @@ def _garbage() -> bytes:
     return b"%d" % gc.collect()
 
 
-def clock(_: str) -> dict[bytes, Command]:
-    """Nothing that costs anything: ``t`` gives the processor time so far, in nanoseconds."""
+def clock(core: str) -> dict[bytes, Command]:
+    """Nothing that costs anything: ``t`` gives the processor time so far, in nanoseconds.
+
+    Args:
+        core: the processor core to run on; an empty string for any.
+    """
+    if core:
+        os.sched_setaffinity(0, {int(core)})
     return {b"n": _nothing, b"t": _processor_time}
 
 

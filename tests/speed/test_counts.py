@@ -47,7 +47,10 @@ def test_a_request_costs_no_more_than_is_recorded(
     assert {"calls", "system_calls", "instructions"} <= set(limits)
     for name, limit in limits.items():
         count = getattr(counts[kind], name)
-        assert 0 < count <= limit.most, f"{name} of a request; {limit.why}"
+        assert 0 < count <= limit.most, (
+            f"{name} of a request; {limit.why}. `scripts/profile {kind}` shows what costs;"
+            " `scripts/baseline` records a cost that is meant"
+        )
 
 
 @each_kind
