@@ -94,9 +94,9 @@ class Workers:
     address: str = attrs.field(init=False, default="")
     _front_ends: list[PrivateProcess] = attrs.field(factory=list)
 
-    def start(self, *options: str, count: int = 2) -> None:
+    def start(self, *options: str, count: int = 2, app: str = "app_of_workers") -> None:
         """Start it, and wait until so many workers are ready."""
-        self.prepare(*options, count=count)
+        self.prepare(*options, count=count, app=app)
         addresses = self.serving.wait_addresses(2)
         (self.address,) = (each for each in addresses if not each.startswith("unix:"))
         self.wait_log("is ready", count)
