@@ -73,7 +73,8 @@ def measure(stage: Stage, series: list[Series], rounds: int, seconds: float) -> 
     series[:] = [one for one in series if id(one) not in broken]
 
 
-def _options() -> argparse.Namespace:
+def make_parser() -> argparse.ArgumentParser:
+    """The command line's parser."""
     parser = argparse.ArgumentParser(
         prog="scripts/bench",
         description="Measures trifcgi beside other servers under the same load.",
@@ -105,7 +106,7 @@ def _options() -> argparse.Namespace:
         metavar="FILE",
         help="where the picture goes [build/bench.svg]",
     )
-    return parser.parse_args()
+    return parser
 
 
 def _write(file: Path, text: str) -> None:
@@ -115,7 +116,7 @@ def _write(file: Path, text: str) -> None:
 
 def main() -> int:
     """Run as the command line says; return the exit status."""
-    options = _options()
+    options = make_parser().parse_args()
     if options.list:
         show_list(options.only)
         return 0

@@ -32,7 +32,7 @@ def main() -> None:
         started = time.perf_counter()
         connection.sendall(abort)
         data = connection.recv(65536)
-        while not _ended(data):
+        while not has_ended(data):
             piece = connection.recv(65536)
             if not piece:
                 raise ConnectionResetError(f"closed in place of an answer: {data!r}")
@@ -42,7 +42,7 @@ def main() -> None:
     print(json.dumps(latencies[1:]))
 
 
-def _ended(data: bytes) -> bool:
+def has_ended(data: bytes) -> bool:
     """Whether the records end with FCGI_END_REQUEST, whole."""
     at = 0
     while len(data) >= at + 8:
