@@ -12,7 +12,7 @@ __all__ = ["PROJECT", "TRIFCGI", "Serving", "write_launcher"]
 PROJECT = Path(__file__).parents[2]
 TRIFCGI = str(Path(sys.executable).parent / "trifcgi")
 
-_READY = re.compile(r"listening on (\S+)$", re.MULTILINE)
+_READY = re.compile(r"listening on ([^\s\"]+)")  # in text, and in JSON
 
 
 class Serving(PrivateProcess):
