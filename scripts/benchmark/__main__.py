@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import json
+import signal
 import subprocess
 import sys
 import tempfile
@@ -117,6 +118,8 @@ def _write(file: Path, text: str) -> None:
 def main() -> int:
     """Run as the command line says; return the exit status."""
     options = make_parser().parse_args()
+    # The servers have sessions of their own, and end only if this comes to its end.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     if options.list:
         show_list(options.only)
         return 0
@@ -141,7 +144,9 @@ def main() -> int:
             say("Nothing to measure.")
             say(report.left_out_list(stage.left_out))
             return 1
-        cores = f"servers on core {stage.server_cores}, load and nginx on {stage.load_cores}"
+        cores = "servers on core {}, load and nginx on {}".format(
+            *(",".join(map(str, chosen)) for chosen in (stage.server_cores, stage.load_cores))
+        )
         measure(stage, series, rounds, seconds)
     verdicts = judge(series)
     about |= {
@@ -156,7 +161,7 @@ def main() -> int:
         f"{about['python']} on {about['processor']}, trifcgi {about['versions'].get('trifcgi')};"
         f" medians of {rounds} interleaved rounds of {seconds:g} s"
     )
-    print(f"{caption}; {cores.replace('{', '').replace('}', '')}\n")
+    print(f"{caption}; {cores}; codec: {about['codec']}\n")
     print(report.work_tables(series))
     for part in (report.codec_table(series), report.left_out_list(stage.left_out)):
         if part:
