@@ -11,6 +11,7 @@ import pytest
 from scripts.benchmark.__main__ import make_parser
 from tests.docs.markdown import DOCS, PAGES, PROJECT, Page, page
 from tests.docs.workspace import Workspace
+from tests.speed import baseline, profile
 from trifcgi.cli import cli
 from trifcgi.config import OPTIONS, configure
 
@@ -91,7 +92,8 @@ def test_every_option_that_the_documentation_names_exists() -> None:
     assert isinstance(cli, click.Group)
     for command in ("request", "admin"):
         known |= {name for param in cli.commands[command].params for name in param.opts}
-    known |= {name for action in make_parser()._actions for name in action.option_strings}
+    for parser in (make_parser(), baseline.make_parser(), profile.make_parser()):
+        known |= {name for action in parser._actions for name in action.option_strings}
     others = {"--now", "--signal"}  # systemctl's
     for each in PAGES:
         text = "\n".join([*each.prose, *(block.text for block in each.code("console", "sh"))])

@@ -24,7 +24,17 @@ import trio
 from tests.speed.measure import executed, instructions, system_calls
 from trifcgi._compiled import is_compiled
 
-__all__ = ["FILE", "KINDS", "Counts", "Limit", "limits", "measure", "record"]
+__all__ = [
+    "FILE",
+    "KINDS",
+    "Counts",
+    "Limit",
+    "Measured",
+    "limits",
+    "make_parser",
+    "measure",
+    "record",
+]
 
 FILE: Final = Path(__file__).with_name("baseline.json")
 KINDS: Final = ("handler", "asgi", "wsgi")
@@ -65,30 +75,40 @@ class Limit(NamedTuple):
     why: str
 
 
-def measure(kind: str) -> Counts:
-    """Count for one kind, or for ``bare``: some 8 seconds.
+class Measured(NamedTuple):
+    """What was counted in one run: for each kind, and the instructions of the bare loop."""
 
-    Calls and bytecodes are those of trifcgi's own functions. What it calls in trio shows in
-    the instructions.
-    """
+    kinds: dict[str, Counts]
+    bare: float
+
+
+def measure() -> Measured:
+    """Count everything, side by side where there are cores for it: some 20 seconds on one."""
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        # The longest first, so that none of them is left to the end.
+        jobs = {kind: pool.submit(instructions, kind) for kind in (*reversed(KINDS), "bare")}
+        own = {kind: pool.submit(_own, kind) for kind in KINDS}
+        system = {kind: pool.submit(system_calls, kind) for kind in KINDS}
+        counts = {
+            kind: Counts(
+                *own[kind].result(),
+                system_calls=sum(system[kind].result().values()),
+                instructions=jobs[kind].result(),
+            )
+            for kind in KINDS
+        }
+        return Measured(counts, jobs["bare"].result())
+
+
+def _own(kind: str) -> tuple[float, float]:
+    """Calls and bytecodes of trifcgi's own functions. Instructions show what it has trio do."""
     own = {
         function: counts
         for function, counts in executed(kind).items()
         if function.file.startswith("trifcgi/")
     }
-    return Counts(
-        calls=sum(one.calls for function, one in own.items() if not _inlined(function.name)),
-        bytecodes=sum(one.bytecodes for one in own.values()),
-        system_calls=sum(system_calls(kind).values()),
-        instructions=instructions(kind),
-    )
-
-
-def measure_all() -> dict[str, Counts]:
-    """Count for all kinds and the bare loop, side by side where there are cores for it."""
-    kinds = (*KINDS, "bare")
-    with concurrent.futures.ThreadPoolExecutor(min(len(kinds), os.cpu_count() or 1)) as pool:
-        return dict(zip(kinds, pool.map(measure, kinds), strict=True))
+    calls = sum(one.calls for function, one in own.items() if not _inlined(function.name))
+    return calls, sum(one.bytecodes for one in own.values())
 
 
 def _inlined(name: str) -> bool:
@@ -96,13 +116,13 @@ def _inlined(name: str) -> bool:
     return name.endswith(("<listcomp>", "<dictcomp>", "<setcomp>"))
 
 
-def limits(recorded: dict[str, Any], kind: str, bare: Counts) -> dict[str, Limit]:
+def limits(recorded: dict[str, Any], kind: str, bare: float) -> dict[str, Limit]:
     """What each count of a kind may be here.
 
     Args:
         recorded: the file's content.
         kind: which kind.
-        bare: the bare loop's counts in this run.
+        bare: the bare loop's instructions in this run.
 
     Raises:
         KeyError: nothing at all is recorded for this codec.
@@ -123,15 +143,14 @@ def limits(recorded: dict[str, Any], kind: str, bare: Counts) -> dict[str, Limit
     else:
         times = mine["times the bare loop"][kind] * RELATIVE_TOLERANCE
         why = f"{times:.2f} times the bare loop's here, as none are recorded for {ENVIRONMENT}"
-        found["instructions"] = Limit(times * bare.instructions, why)
+        found["instructions"] = Limit(times * bare, why)
     return found
 
 
-def record(recorded: dict[str, Any], counts: dict[str, Counts]) -> None:
-    """Put the counts of all kinds, and of ``bare``, in the file's content."""
+def record(recorded: dict[str, Any], measured: Measured) -> None:
+    """Put what was counted in the file's content."""
     mine = recorded.setdefault(CODEC, {})
-    bare = counts["bare"].instructions
-    kinds = {kind: counts[kind] for kind in KINDS}
+    kinds, bare = measured
     mine["calls"] = {kind: round(one.calls, 1) for kind, one in kinds.items()}
     mine["system calls"] = {kind: round(one.system_calls, 3) for kind, one in kinds.items()}
     mine["times the bare loop"] = {
@@ -149,32 +168,37 @@ def _read(file: Path) -> dict[str, Any]:
     return content
 
 
-def table(recorded: dict[str, Any], counts: dict[str, Counts]) -> str:
+def table(recorded: dict[str, Any], measured: Measured) -> str:
     """What was counted and what it may be, for people."""
     lines = [f"{CODEC} codec, {ENVIRONMENT}", f"{'':24}{'counted':>12}{'at most':>12}"]
-    for kind in KINDS:
-        most = limits(recorded, kind, counts["bare"]) if CODEC in recorded else {}
-        for name, count in counts[kind]._asdict().items():
+    for kind, counts in measured.kinds.items():
+        most = limits(recorded, kind, measured.bare) if CODEC in recorded else {}
+        for name, count in counts._asdict().items():
             limit = f"{most[name].most:>12,.2f}" if name in most else f"{'-':>12}"
             lines.append(f"{kind:9}{name.replace('_', ' '):15}{count:>12,.2f}{limit}")
-    lines.append(f"bare     instructions   {counts['bare'].instructions:>12,.2f}")
+    lines.append(f"{'bare':9}{'instructions':15}{measured.bare:>12,.2f}")
     return "\n".join(lines)
 
 
-def main() -> None:
-    """Run as the module's docstring says."""
+def make_parser() -> argparse.ArgumentParser:
+    """The command line."""
     parser = argparse.ArgumentParser(
         prog="python -m tests.speed.baseline",
         description="Counts what a request costs, and records it as what it may cost.",
     )
     parser.add_argument("--show", action="store_true", help="count and compare only")
     parser.add_argument("file", nargs="?", type=Path, default=FILE, help="where it is recorded")
-    options = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    """Run as the module's docstring says."""
+    options = make_parser().parse_args()
     recorded = _read(options.file)
-    counts = measure_all()
-    print(table(recorded, counts))
+    measured = measure()
+    print(table(recorded, measured))
     if not options.show:
-        record(recorded, counts)
+        record(recorded, measured)
         options.file.write_text(json.dumps(recorded, indent=1) + "\n")
         print(f"Recorded in {options.file}")
 

@@ -30,7 +30,7 @@ from tests.speed.baseline import CODEC, VERSION
 from tests.speed.load import CONNECTIONS, loaded
 from tests.speed.measure import executed
 
-__all__ = ["Place", "locate", "profile"]
+__all__ = ["Place", "locate", "make_parser", "profile"]
 
 PACKAGE: Final = Path(trifcgi.__file__).parent
 KINDS: Final = {
@@ -236,8 +236,8 @@ def profile(kind: str, core: str, seconds: float, functions: int, spy: str) -> s
     return "\n".join(lines)
 
 
-def main() -> None:
-    """Run as the command line says."""
+def make_parser() -> argparse.ArgumentParser:
+    """The command line."""
     parser = argparse.ArgumentParser(
         prog="scripts/profile",
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -260,6 +260,12 @@ def main() -> None:
     )
     parser.add_argument("--functions", type=int, default=25, help="how many to list [25]")
     parser.add_argument("--py-spy", default="py-spy", help=argparse.SUPPRESS)
+    return parser
+
+
+def main() -> None:
+    """Run as the command line says."""
+    parser = make_parser()
     options = parser.parse_args()
     for kind in options.kind:
         if kind not in KINDS:
