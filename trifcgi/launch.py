@@ -256,7 +256,7 @@ async def _supervise(
                 nursery.start_soon(_close_on_stop, supervisor, listeners)
                 if control is not None:
                     nursery.start_soon(
-                        _serve_control, control, configuration, supervisor, listeners
+                        _serve_control, control, configuration, supervisor, listeners, service
                     )
                 status = await supervisor.run()
                 nursery.cancel_scope.cancel(reason="the server has stopped")
@@ -304,6 +304,7 @@ class _Fleet:
 
     supervisor: Supervisor
     addresses: Sequence[str]
+    service: Service
 
     @property
     def members(self) -> Sequence[WorkerProcess]:
@@ -327,14 +328,18 @@ class _Fleet:
     def reload(self) -> None:
         self.supervisor.reload()
 
+    def reopen_log(self) -> None:
+        self.service.reopen_log()
+
 
 async def _serve_control(
     control: ControlListeners,
     configuration: Configuration,
     supervisor: Supervisor,
     listeners: Sequence[Listener],
+    service: Service,
 ) -> None:
-    fleet = _Fleet(supervisor, [address_of(listener) for listener in listeners])
+    fleet = _Fleet(supervisor, [address_of(listener) for listener in listeners], service)
     source = FleetSource(about_workers(configuration), fleet)
     supervisor.greet = source.bring_up_to_date
     supervisor.part = source.take_leave

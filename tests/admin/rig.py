@@ -224,6 +224,9 @@ class Crowd(Fleet):
     def reload(self) -> None:
         self.asked.append("reload")
 
+    def reopen_log(self) -> None:
+        self.asked.append("reopen_log")
+
 
 @attrs.define
 class WorkerRig:

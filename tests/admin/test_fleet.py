@@ -47,6 +47,28 @@ async def test_what_a_worker_tells_in_parting_is_counted_once() -> None:
         assert (await workers.rig.get("/status"))["totals"]["requests"] == 1
 
 
+async def test_last_words_that_make_no_sense_are_logged(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with worker_rig() as workers:
+        await workers.fronts[1].request(params("/"))
+        workers.source.take_leave(workers.crowd.workers[0], {"of": "another version"})
+        assert "the last counts of worker 1 cannot be taken" in caplog.text
+        assert (await workers.rig.get("/status"))["totals"]["requests"] == 1
+
+
+async def test_traces_are_no_more_than_were_asked_for() -> None:
+    async with worker_rig() as workers:
+        await workers.rig.ask("POST", "/trace", "count=3")
+        for path in ("/1", "/2"):
+            for front in workers.fronts:
+                await front.request(params(path))
+        answer = await workers.rig.get("/trace")
+        assert answer["awaited"] == 0
+        assert [trace["meaning"]["path"] for trace in answer["traces"]] == ["/1", "/1", "/2"]
+        assert {trace["worker"] for trace in answer["traces"]} == {1, 2}
+
+
 async def test_an_answer_that_comes_late_takes_nothing_back(autojump_clock: object) -> None:
     async with worker_rig() as workers:
         workers.crowd.workers[0].mute = True
@@ -133,7 +155,7 @@ async def test_the_supervisor_is_asked_for_what_concerns_all() -> None:
         await workers.rig.ask("POST", "/reload")
         await workers.rig.ask("POST", "/logs/reopen")
         await workers.rig.ask("POST", "/stop", "now=on")
-        assert workers.crowd.asked == ["reload", "stop", "stop"]
+        assert workers.crowd.asked == ["reload", "reopen_log", "stop", "stop"]
         assert [controls.reopened for controls in workers.rig.controls] == [1, 1]
         assert [controls.stops for controls in workers.rig.controls] == [0, 0]
         answer = await workers.rig.ask("POST", "/reload")

@@ -133,16 +133,23 @@ async def test_it_takes_a_socket_that_it_inherits(daemon: Daemon) -> None:
     daemon.stop()
 
 
+@pytest.mark.parametrize("asked", ["signal", "command"])
 @pytest.mark.parametrize("more", [(), ("--workers", "1")], ids=["alone", "workers"])
-async def test_its_log_file_can_be_moved_away(daemon: Daemon, more: tuple[str, ...]) -> None:
+async def test_its_log_file_can_be_moved_away(
+    daemon: Daemon, more: tuple[str, ...], asked: str
+) -> None:
+    control = f"--admin-unix={daemon.directory / 'c'}"
     log, moved = daemon.directory / "log", daemon.directory / "log.1"
     arguments = ["run", "who", "--unix", str(daemon.socket), "--daemon",
-                 "--pid-file", str(daemon.pid_file), *more]  # fmt: skip
+                 "--pid-file", str(daemon.pid_file), control, *more]  # fmt: skip
     with log.open("ab") as stderr:
         command = [TRIFCGI, *arguments]
         await trio.run_process(command, cwd=daemon.directory, stderr=stderr.fileno())
     log.rename(moved)
-    os.kill(daemon.pid, signal.SIGUSR1)
+    if asked == "signal":
+        os.kill(daemon.pid, signal.SIGUSR1)
+    else:
+        assert (await run_trifcgi("admin", "reopen-logs", control)).status == 0
     wait_until(log.exists)
     daemon.stop()
     assert "listening on" in moved.read_text()

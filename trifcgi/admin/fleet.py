@@ -97,6 +97,9 @@ class Fleet(Protocol):
     def reload(self) -> None:
         """Begin to replace the workers one by one."""
 
+    def reopen_log(self) -> None:
+        """Open the supervisor's own log anew."""
+
 
 class FleetSource:
     """Answers for all workers of a supervisor.
@@ -114,6 +117,7 @@ class FleetSource:
         # Those whose counts are in that sum. An answer of theirs may still come.
         self._settled: weakref.WeakSet[Member] = weakref.WeakSet()
         self._known: dict[Member, Data] = {}  # the last status
+        self._traced = 0
         self._level: str | None = None
         self._limits: dict[str, int | None] = {}
 
@@ -130,9 +134,14 @@ class FleetSource:
             await member.ask("POST", "/limits?" + _limits_query(self._limits))
 
     def take_leave(self, member: Member, counts: metrics.Counts) -> None:
-        """Take the counts of a worker that has stopped: it will count nothing more."""
-        self._note(member, counts)
-        self._settle(member)
+        """Take the counts of a worker that has stopped: it will count nothing more. Never raises:
+        after an upgrade a new worker may count what an older supervisor does not know.
+        """
+        try:
+            self._note(member, counts)
+            self._settle(member)
+        except Exception:  # noqa: BLE001 - as in serve_control: the workers go on
+            _log.exception("the last counts of worker %d cannot be taken", member.number)
 
     async def count(self) -> None:
         """Take every worker's counts, so that those of one that dies soon are not all lost."""
@@ -353,12 +362,14 @@ class FleetSource:
         }
 
     async def traces(self) -> Data:
-        traces, awaited = [], 0
-        for member, answer in await self._ask_all("GET", "/trace"):
-            if answer is not None:
-                awaited += answer["awaited"]
-                traces += [{**trace, "worker": member.number} for trace in answer["traces"]]
-        return {"traces": sorted(traces, key=lambda trace: trace["began"]), "awaited": awaited}
+        # Each worker traces as many, as nobody knows which one gets the next request.
+        traces = [
+            {**trace, "worker": member.number}
+            for member, answer in await self._ask_all("GET", "/trace")
+            for trace in ([] if answer is None else answer["traces"])
+        ]
+        first = sorted(traces, key=lambda trace: trace["began"])[: self._traced]
+        return {"traces": first, "awaited": self._traced - len(first)}
 
     # Changing
 
@@ -389,11 +400,15 @@ class FleetSource:
 
     async def log_level(self, level: str) -> Data:
         self._level = level
+        logging.getLogger("trifcgi").setLevel(level.upper())
         path = "/log-level?" + urlencode({"level": level})
-        return {"workers": await self._join("POST", path, "workers")}
+        told = await self._join("POST", path, "workers")
+        return {"workers": [{"number": 0, "pid": os.getpid(), "level": level}, *told]}
 
     async def reopen_logs(self) -> Data:
-        return {"workers": await self._join("POST", "/logs/reopen", "workers")}
+        self._fleet.reopen_log()
+        told = await self._join("POST", "/logs/reopen", "workers")
+        return {"workers": [{"number": 0, "pid": os.getpid(), "reopened": True}, *told]}
 
     async def limits(self, changes: Mapping[str, int | None]) -> Data:
         path = "/limits?" + _limits_query(changes)
@@ -402,6 +417,7 @@ class FleetSource:
         return {"workers": told}
 
     async def trace(self, count: int) -> Data:
+        self._traced = count
         return {"workers": await self._join("POST", f"/trace?count={count}", "workers")}
 
     async def trace_memory(self, on: bool) -> Data:
