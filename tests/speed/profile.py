@@ -26,6 +26,7 @@ from typing import Final, NamedTuple
 import trio
 
 import trifcgi
+from tests.compiled.codec import module_files
 from tests.speed.baseline import CODEC, VERSION
 from tests.speed.load import CONNECTIONS, loaded
 from tests.speed.measure import executed
@@ -51,7 +52,6 @@ class Place(NamedTuple):
 
 
 _FRAME: Final = re.compile(r"(.*) \((.*?)(?::(\d+))?\)")
-_COMPILED: Final = re.compile(r"(?:CPyDef_|CPyPy_)?([a-z_]+?)___(\w+)")
 
 # Frames in which a thread waits: for a lock, for its turn to run Python, for events. py-spy leaves
 # out most such samples by itself. That a look at the event queue costs something, too, is spread
@@ -98,10 +98,8 @@ def locate(stack: str) -> Place | None:
         if where.endswith(".py"):
             return Place(*_group(where), name)
         if "_codec__mypyc" in where:
-            compiled = _COMPILED.match(name)
-            if compiled and compiled[1] in _codec_files():
-                function = compiled[2].partition(".")[0].replace("___", ".", 1)
-                return Place(*_group(_codec_files()[compiled[1]]), function)
+            if compiled := _compiled(name):
+                return compiled
         elif name.startswith(_WAITING):
             return None
         elif where.startswith("libc.") and name in _SYSTEM_CALLS:
@@ -120,14 +118,27 @@ def _group(file: str) -> tuple[str, str]:
     return (first, "/".join(parts[1:])) if len(parts) > 1 else ("other", file)
 
 
+def _compiled(symbol: str) -> Place | None:
+    """The function that mypyc has made a symbol of; ``None`` for those of its own library."""
+    name = symbol.removeprefix("CPyDef_").removeprefix("CPyPy_").partition(".")[0]
+    for module, file in _codec_files().items():
+        if name.startswith(module + "___"):
+            function = name.removeprefix(module + "___").replace("___", ".", 1)
+            return Place(*_group(file), function)
+    return None
+
+
 @functools.cache
 def _codec_files() -> dict[str, str]:
-    """The files that are compiled, by the names that mypyc gives them."""
-    return {
-        file.stem: f"trifcgi/{file.relative_to(PACKAGE)}"
-        for package in ("protocol", "cgi")
-        for file in (PACKAGE / package).glob("*.py")
-    }
+    """The files that are compiled, by the names that mypyc may give them: as short as they can be
+    without being another's. The longest come first.
+    """
+    names = {}
+    for file in module_files():
+        parts = file.removesuffix(".py").split("/")
+        for start in range(len(parts)):
+            names["___".join(parts[start:])] = file
+    return dict(sorted(names.items(), key=lambda item: len(item[0]), reverse=True))
 
 
 def purpose(group: str, part: str) -> str:

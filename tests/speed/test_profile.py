@@ -34,6 +34,10 @@ CODEC = "(trifcgi/_codec__mypyc.cpython-311-x86_64-linux-gnu.so)"
             f";CPyDef_meaning___Meaning____address.localalias {CODEC};CPyDict_GetItem {CODEC}",
             Place("trifcgi/cgi", "meaning.py", "Meaning._address"),
         ),
+        (
+            f";CPyDef_protocol___connection___Connection___receive_data {CODEC}",
+            Place("trifcgi/protocol", "connection.py", "Connection.receive_data"),
+        ),
         (";select_epoll_poll (selectmodule.c:1598);epoll_wait (libc.so.6)", None),
         (";PyThread_acquire_lock_timed (libpython3.11.so.1.0);0x7f (libc.so.6)", None),
         (";Line.hold (tests/speed/subject.py:60);recv (libc.so.6)", None),
