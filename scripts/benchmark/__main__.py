@@ -67,7 +67,7 @@ def measure(stage: Stage, series: list[Series], rounds: int, seconds: float) -> 
                 stage.round(one, seconds)
             except (RuntimeError, subprocess.TimeoutExpired) as error:
                 broken.add(id(one))
-                stage.left_out[f"{one.work}: {one.contender}"] = str(error)
+                stage.failed(one, error)
                 say(f"{one.work}: {one.label} failed: {error}")
         say(f"round {number + 1} of {rounds} done")
     # A figure from before it failed is no figure.
@@ -166,7 +166,10 @@ def main() -> int:
     for part in (report.codec_table(series), report.left_out_list(stage.left_out)):
         if part:
             print(f"\n{part}")
-    print(f"\n{report.target_table(verdicts)}")
+    # Where not everything was asked for, what is missing is no news.
+    shown = [verdict for verdict in verdicts if verdict.measured or not options.only]
+    if shown:
+        print(f"\n{report.target_table(shown)}")
     _write(
         options.json,
         json.dumps(report.as_json(series, verdicts, stage.left_out, about), indent=1) + "\n",

@@ -17,7 +17,7 @@ could not be had."""
 _BIN = Path(sys.executable).parent
 _PURE = BUILT / "pure"
 _SHOWN = {"asgi": "ASGI", "wsgi": "WSGI", "c": "(C)", "php": "", "go": ""}
-_IDLE = ("--max-connections", "12000", "--max-requests", "12000")
+_MANY = ("--max-connections", "12000", "--max-requests", "12000", "--keep-alive", "none")
 
 
 def find_program(*names: str) -> str | None:
@@ -177,9 +177,9 @@ CONTENDERS = {
         _trifcgi("bodies", "bodies:asgi"),
         _trifcgi("handler logging", "hello:handler", "--access-log", "DIRECTORY/access.log"),
         _trifcgi("asgi logging", "hello:asgi", "--access-log", "DIRECTORY/access.log"),
-        _trifcgi("handler idle 1000", "hello:handler", *_IDLE),
-        _trifcgi("handler idle 10000", "hello:handler", *_IDLE),
-        _trifcgi("endless", "endless:handler", *_IDLE),
+        _trifcgi("handler idle 1000", "hello:handler", *_MANY),
+        _trifcgi("handler idle 10000", "hello:handler", *_MANY),
+        _trifcgi("endless", "endless:handler", *_MANY),
         _built("libfcgi", "c", "libfcgi"),
         _uwsgi("wsgi", "hello:wsgi"),
         _uwsgi("flask", "with_flask:app"),

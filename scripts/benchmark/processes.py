@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import resource
 import socket
 import subprocess
@@ -14,6 +15,7 @@ __all__ = ["HOME", "Running", "cores", "on_cores", "raise_open_files"]
 HOME = Path(__file__).parents[1]
 """Where the apps can be imported from."""
 
+_ERROR = re.compile(r"(Error|Exception)\b.*:|^error", re.IGNORECASE)
 _START = 30.0  # seconds that a server may take to start
 
 
@@ -107,6 +109,11 @@ class Running:
                 seconds += time.clock_gettime(~process << 3 | 2)
         return seconds
 
+    def open_files(self) -> int:
+        """How many files, sockets among them, its processes have open."""
+        folders = [Path(f"/proc/{process}/fd") for process in self.processes()]
+        return sum(len(list(folder.iterdir())) for folder in folders)
+
     def memory(self) -> int:
         """Bytes of memory that its processes occupy."""
         kib = 0
@@ -121,7 +128,7 @@ class Running:
         """Return once it takes connections.
 
         Raises:
-            RuntimeError: it does not, in 30 seconds; the message has the last line of its log.
+            RuntimeError: it does not, in 30 seconds; the message has the last error in its log.
         """
         deadline = time.monotonic() + _START
         family = socket.AF_UNIX if isinstance(address, str) else socket.AF_INET
@@ -131,8 +138,18 @@ class Running:
                 return
             time.sleep(0.02)
         self.stop()
-        said = self.log.read_text(errors="replace").strip().rpartition("\n")[2]
-        raise RuntimeError(f"it does not serve: {said or 'without a word'}")
+        raise RuntimeError(f"it does not serve: {self._last_words()}")
+
+    def obituary(self) -> str | None:
+        """What it said last, if it has ended; None while it runs."""
+        if self._popen.poll() is None:
+            return None
+        return f"the server ended with {self._popen.returncode}: {self._last_words()}"
+
+    def _last_words(self) -> str:
+        lines = [line.strip(" |+-") for line in self.log.read_text(errors="replace").splitlines()]
+        errors = [line for line in lines if _ERROR.search(line)]
+        return next(filter(None, reversed(errors or lines)), "without a word")
 
     def stop(self) -> None:
         """End it and its children."""

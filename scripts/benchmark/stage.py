@@ -142,8 +142,18 @@ class Stage:
         result: dict[str, float] = json.loads(printed)
         return result
 
+    def failed(self, series: Series, error: Exception) -> None:
+        """Leave a series out, for a reason that its server knows best."""
+        reason = self.running[series.contender].obituary() or str(error)
+        self.left_out[f"{series.work}: {series.contender}"] = reason
+
     def round(self, series: Series, seconds: float) -> None:
-        """Measure one contender in one work for so long."""
+        """Measure one contender in one work for so long.
+
+        Raises:
+            RuntimeError: load or server fails.
+            subprocess.TimeoutExpired: the load does not end.
+        """
         work = WORKS[series.work]
         contender = CONTENDERS[series.contender]
         server = self.running[series.contender]
@@ -161,6 +171,8 @@ class Stage:
             common = sorted(counted.items(), key=lambda item: -item[1])[:4]
             series.notes = [f"{name} {count / answers:.2f}" for name, count in common]
             return
+        if server.open_files() < work.idle:
+            raise RuntimeError("the server has closed idle connections")
         used = server.cpu_seconds()
         result = self.load(work, contender, seconds)
         used = server.cpu_seconds() - used
@@ -257,7 +269,7 @@ def set_up(
             try:
                 _warm(stage, stack, one)
             except (RuntimeError, subprocess.TimeoutExpired) as error:
-                stage.left_out[f"{work.name}: {key}"] = str(error)
+                stage.failed(one, error)
             else:
                 series.append(one)
         yield stage, series

@@ -9,5 +9,6 @@ if TYPE_CHECKING:
 
 
 async def handler(request: "trifcgi.Request") -> None:
-    """Wait until it is cancelled."""
+    """Say that it runs, and wait until it is cancelled."""
+    await request.stdout.send_all(b"Content-Type: text/plain\r\n\r\nrunning")
     await trio.sleep_forever()
