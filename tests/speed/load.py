@@ -18,7 +18,7 @@ from typing import Final
 __all__ = ["CONNECTIONS", "Load", "loaded"]
 
 CONNECTIONS: Final = 32
-PATIENCE: Final = 60  # seconds for one step, of a server that runs fifty times slower than usual
+PATIENCE: Final = 120  # seconds for one step, of a server that runs fifty times slower than usual
 ROOT: Final = Path(__file__).parents[2]
 
 # What nginx 1.22 sends with its stock fastcgi_params for a browser's request.
