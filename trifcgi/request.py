@@ -225,6 +225,13 @@ class Request(abc.ABC):
         return named
 
     @property
+    def block(self) -> bytes:
+        """The params as they came over the wire (§3.4), for adapters that read them all in
+        another form; ``b""`` where a request did not come that way.
+        """
+        return b""
+
+    @property
     def params(self) -> Params:
         """The params by name (see :class:`Params`)."""
         params = getattr(self, "_params", None)

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from tests.capture_files import load_capture, load_captures
 from trifcgi.cgi import BadParams, Meaning
 from trifcgi.cgi.names import HEADER_NAMES, LearnedNames
+from trifcgi.protocol import encode_pairs
 
 
 def captured(file: str, index: int = 0) -> Meaning:
@@ -338,3 +339,26 @@ def test_no_bytes_at_all_break_it(pairs: list[tuple[bytes, bytes]], mount: str |
     assert environ["SCRIPT_NAME"] + environ["PATH_INFO"]
     assert all(environ[name] for name in ("SERVER_NAME", "SERVER_PORT", "SERVER_PROTOCOL"))
     assert environ.get("CONTENT_LENGTH", "0").isdigit()
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from([b"", b"H", b"HTTP_", b"HTTPS", b"HTTP_HOST", b"HTTP_COOKIE", b"X"])
+            | st.binary(max_size=12),
+            st.binary(max_size=200),
+        ),
+        max_size=8,
+    )
+)
+def test_params_mean_the_same_as_pairs_and_as_they_came(pairs: list[tuple[bytes, bytes]]) -> None:
+    pairs.insert(len(pairs) // 2, (b"REQUEST_METHOD", b"GET"))
+    given_as_pairs, as_they_came = Meaning(pairs), Meaning(encode_pairs(pairs))
+    assert as_they_came.headers == given_as_pairs.headers
+    names = [name for name, _ in given_as_pairs.headers]
+    assert sorted(set(names) & {b"host", b"cookie"}) == sorted(
+        {name[5:].lower() for name, value in pairs if name == b"HTTP_HOST" and value}
+        | {name[5:].lower() for name, value in pairs if name == b"HTTP_COOKIE"}
+    )
+    assert names.count(b"cookie") <= 1
+    assert Meaning(pairs, wsgi=True).wsgi_environ() == as_they_came.wsgi_environ()

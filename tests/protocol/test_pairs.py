@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from tests.capture_files import load_captures
 from tests.protocol.wire import EXAMPLES, block
 from trifcgi.protocol import ProtocolError, decode_pairs, encode_pairs
-from trifcgi.protocol.pairs import count_pairs
+from trifcgi.protocol.pairs import count_pairs, find_value
 
 LONG = b"x" * 127
 LONGER = b"y" * 128
@@ -106,8 +106,25 @@ def test_any_bytes_give_pairs_or_a_protocol_error(data: bytes) -> None:
 
 @EXAMPLES
 @given(st.binary(max_size=64), st.integers(0, 40))
-def test_counting_never_fails_and_stops_just_past_the_limit(data: bytes, most: int) -> None:
-    assert count_pairs(data, most) == min(count_pairs(data, len(data)), most + 1)
+def test_counting_fails_where_decoding_does_and_stops_just_past_the_limit(
+    data: bytes, most: int
+) -> None:
+    try:
+        pairs = decode_pairs(data)
+    except ProtocolError:
+        with pytest.raises(ProtocolError):
+            count_pairs(data, len(data))
+    else:
+        assert count_pairs(data, most) == min(len(pairs), most + 1)
+
+
+@EXAMPLES
+@given(pair_lists)
+def test_a_value_is_found_without_decoding_the_others(pairs: list[tuple[bytes, bytes]]) -> None:
+    encoded = encode_pairs(pairs)
+    named = dict(pairs)
+    for name in [*named, b"REQUEST_METHOD"]:
+        assert find_value(encoded, name) == named.get(name)
 
 
 def test_counts_agree_on_every_captured_request() -> None:

@@ -156,7 +156,7 @@ class ASGIHandler:
             await exchange.end()
 
     def _scope(self, request: "Request") -> tuple[Scope, str]:
-        meaning = Meaning(request.pairs, mount=self._mount)
+        meaning = Meaning(request.block or request.pairs, mount=self._mount)
         method = meaning.method
         if request.stop_signal is not self._stop_signal:
             self._extend(request.stop_signal)

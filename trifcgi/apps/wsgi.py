@@ -107,7 +107,7 @@ class WSGIHandler:
                 " whatever calls the handler"
             )
         try:
-            meaning = Meaning(request.pairs, mount=self._mount)
+            meaning = Meaning(request.block or request.pairs, mount=self._mount, wsgi=True)
             environ: dict[str, Any] = meaning.wsgi_environ()
         except BadParams as error:
             logger.warning("request refused with 400: %s", error)

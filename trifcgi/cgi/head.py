@@ -20,14 +20,16 @@ import re
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from http import HTTPStatus
-from typing import Final
+from typing import Any, Final
 
 from trifcgi.cgi.names import TOKEN, LearnedNames
 from trifcgi.errors import ResponseError
 
+# Any stands where applications give what they like: compiled code insists on what is declared,
+# and the sentence about what is wrong with it is to be ours.
+
 __all__ = ["complete_head", "encode_head", "end_of_head", "error_response", "is_bodyless"]
 
-_BLANK_LINE: Final = re.compile(rb"\n\r?\n")
 _STATUS_VALUE: Final = re.compile(rb"([0-9]{3})(?:[ \t]+(.*))?")
 _STATUS_LINE: Final = re.compile(rb"HTTP/[0-9.]+[ \t]+([0-9]{3})(?:[ \t]+(.*))?")
 
@@ -93,7 +95,7 @@ def _check_status(status: object) -> None:
         raise ResponseError(f"status {status}: FastCGI carries no interim responses")
 
 
-def _tail(status: int, reason: str | None) -> bytes:
+def _tail(status: Any, reason: str | None) -> bytes:
     """The ``Status`` line and the blank line, for a status or a reason out of the ordinary."""
     _check_status(status)
     if not reason:
@@ -113,15 +115,13 @@ def _refuse(head: bytes, headers: list[bytes]) -> ResponseError:
     return ResponseError(f"the reason phrase has a CR, LF or NUL in it: {head[-80:]!r}")
 
 
-def encode_head(
-    status: int, headers: Iterable[tuple[bytes, bytes]], *, reason: str | None = None
-) -> bytes:
+def encode_head(status: Any, headers: Iterable[Any], *, reason: str | None = None) -> bytes:
     """Make the head of a response, through the blank line that ends it.
 
     Args:
-        status: 200 to 999.
-        headers: names and values, kept in their order. Hop-by-hop fields and ``Status`` are
-            dropped, and so is ``Content-Length`` for a 204 (RFC 9110 §8.6).
+        status: an int, 200 to 999.
+        headers: pairs of bytes, names and values, kept in their order. Hop-by-hop fields and
+            ``Status`` are dropped, and so is ``Content-Length`` for a 204 (RFC 9110 §8.6).
         reason: the reason phrase; the usual one for the status without it, or when empty.
 
     Raises:
@@ -175,8 +175,12 @@ def end_of_head(data: bytes | bytearray, start: int = 0) -> int:
         start = 0
     else:
         start -= 3  # the blank line may have begun in what was seen already
-    found = _BLANK_LINE.search(data, start)
-    return -1 if found is None else found.end()
+    # Two searches for what is nearly always the first of them take half as long as a pattern.
+    found = data.find(b"\n\r\n", start)
+    bare = data.find(b"\n\n", start) if found < 0 else data.find(b"\n\n", start, found + 1)
+    if bare >= 0:
+        return bare + 2
+    return -1 if found < 0 else found + 3
 
 
 def _parse_status(value: bytes, pattern: re.Pattern[bytes]) -> tuple[int, str]:

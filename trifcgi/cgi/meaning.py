@@ -5,6 +5,7 @@ from typing import Final
 
 from trifcgi.cgi import target
 from trifcgi.cgi.names import ENVIRON_NAMES, HEADER_NAMES, TOKEN
+from trifcgi.protocol.pairs import decode_pairs, encode_pairs, long_lengths
 
 __all__ = ["BadParams", "Meaning", "wsgi_environ"]
 
@@ -17,6 +18,8 @@ _HTTP_VERSIONS: Final = {
     b"HTTP/3": "3",
 }
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
+_H: Final = 72  # what the name of a header's param begins with, as a byte
+_PREFIX: Final = 5  # HTTP_
 _MOST_DIGITS: Final = 18  # a larger content length is no length; and int() has bounds of its own
 
 
@@ -65,33 +68,46 @@ class Meaning:
         path_info: the decoded path from there on, as bytes.
     """
 
-    __slots__ = ("_pairs", "_params", "method", "path_info", "script_name")
+    __slots__ = ("_block", "_environ", "_params", "method", "path_info", "script_name")
 
-    def __init__(self, pairs: Sequence[tuple[bytes, bytes]], *, mount: str | None = None) -> None:
+    def __init__(
+        self,
+        params: Sequence[tuple[bytes, bytes]] | bytes,
+        *,
+        mount: str | None = None,
+        wsgi: bool = False,
+    ) -> None:
         """Understand the params of a request.
 
         Args:
-            pairs: the params as they came, with duplicates.
+            params: the params with duplicates, as pairs, or as they came over the wire (§3.4)
+                and :func:`~trifcgi.protocol.decode_pairs` takes them, which is faster.
             mount: the URL prefix that the app lives under, ``/app``, in place of the
                 front end's own idea. A path outside it is left whole, under the root.
+            wsgi: whether all that is wanted is :meth:`wsgi_environ`.
 
         Raises:
             BadParams: there is no REQUEST_METHOD, or it is no method.
             ValueError: a mount that does not begin with a slash.
         """
-        params = dict(pairs)
-        method = params.get(b"REQUEST_METHOD")
+        block = params if isinstance(params, bytes) else encode_pairs(params)
+        self._block = block
+        self._environ: dict[str, str] | None = None
+        if wsgi:
+            self._environ = {}
+            self._params = _read_environ(block, self._environ)
+        else:
+            self._params = _read_variables(block)
+        method = self._params.get(b"REQUEST_METHOD")
         if not method:
             raise BadParams("The params have no REQUEST_METHOD, so they make no request.")
         if not method.isalpha() and TOKEN.fullmatch(method) is None:
             raise BadParams(f"REQUEST_METHOD is no HTTP method: {method[:40]!r}.")
-        self._pairs = pairs
-        self._params = params
         self.method: str = method.decode("ascii")
         self.script_name: bytes
         self.path_info: bytes
         self.script_name, self.path_info = target.cut(
-            params, None if mount is None else target.mount_bytes(mount)
+            self._params, None if mount is None else target.mount_bytes(mount)
         )
 
     def __repr__(self) -> str:
@@ -203,20 +219,12 @@ class Meaning:
         joined with ``"; "`` (RFC 9113 §8.2.3). See :mod:`trifcgi.cgi.names` for what is
         left out.
         """
-        names = HEADER_NAMES
-        headers = [
-            (name, value) for param, value in self._pairs if (name := names[param]) is not None
-        ]
-        params = self._params
-        if len(params) != len(self._pairs):
-            headers = _with_one_cookie(headers)
-        if params.get(b"HTTP_HOST") == b"":  # Caddy's word for: there was none (HTTP/1.0)
-            headers = [header for header in headers if header[0] != b"host"]
-        content_type = params.get(b"CONTENT_TYPE")
+        headers = _read_headers(self._block)
+        content_type = self._params.get(b"CONTENT_TYPE")
         if content_type:
             headers.append((b"content-type", content_type))
         if self.content_length is not None:
-            headers.append((b"content-length", params[b"CONTENT_LENGTH"]))
+            headers.append((b"content-length", self._params[b"CONTENT_LENGTH"]))
         return headers
 
     def wsgi_environ(self) -> dict[str, str]:
@@ -227,14 +235,11 @@ class Meaning:
         are joined, with ``"; "`` for cookies and ``", "`` for others (RFC 9110 §5.3). See
         :attr:`remote_user` before trusting REMOTE_USER.
         """
-        names = ENVIRON_NAMES
-        environ = {
-            name: value.decode("latin-1")
-            for param, value in self._pairs
-            if (name := names[param]) is not None
-        }
-        if len(self._params) != len(self._pairs):
-            self._join_repeated(environ)
+        environ = self._environ
+        if environ is None:
+            environ = {}
+            _read_environ(self._block, environ)
+        self._environ = None
         for name in ("CONTENT_TYPE", "HTTP_HOST", "REMOTE_USER", "AUTH_TYPE"):
             if environ.get(name) == "":
                 del environ[name]
@@ -250,28 +255,105 @@ class Meaning:
             environ["SERVER_PROTOCOL"] = "HTTP/1.1"
         return environ
 
-    def _join_repeated(self, environ: dict[str, str]) -> None:
-        values: dict[str, list[bytes]] = {}
-        for param, value in self._pairs:
-            name = ENVIRON_NAMES[param]
-            if name is not None and name.startswith("HTTP_"):
-                values.setdefault(name, []).append(value)
-        for name, repeated in values.items():
-            if len(repeated) > 1:
-                separator = b"; " if name == "HTTP_COOKIE" else b", "
-                environ[name] = separator.join(repeated).decode("latin-1")
+
+def _read_variables(block: bytes) -> dict[bytes, bytes]:
+    """The params that are no headers, by name; of a repeated one the last."""
+    variables: dict[bytes, bytes] = {}
+    at = 0
+    end = len(block)
+    while at < end:
+        name_length = block[at]
+        value_length = block[at + 1]
+        if name_length < 128 and value_length < 128:
+            at += 2
+        else:
+            at, name_length, value_length = long_lengths(block, at)
+        middle = at + name_length
+        stop = middle + value_length
+        # In this order: behind an empty pair there may be no byte to look at.
+        if name_length < _PREFIX or block[at] != _H or block[at : at + _PREFIX] != b"HTTP_":
+            variables[block[at:middle]] = block[middle:stop]
+        at = stop
+    return variables
+
+
+def _read_headers(block: bytes) -> list[tuple[bytes, bytes]]:
+    """The params that are headers, under their names as headers."""
+    names = HEADER_NAMES
+    headers: list[tuple[bytes, bytes]] = []
+    cookies = 0
+    at = 0
+    end = len(block)
+    while at < end:
+        name_length = block[at]
+        value_length = block[at + 1]
+        if name_length < 128 and value_length < 128:
+            at += 2
+        else:
+            at, name_length, value_length = long_lengths(block, at)
+        middle = at + name_length
+        stop = middle + value_length
+        if name_length > _PREFIX and block[at] == _H:
+            name = names[block[at:middle]]
+            if name is not None:
+                if name == b"cookie":
+                    cookies += 1
+                if value_length or name != b"host":  # Caddy's word for: there was none
+                    headers.append((name, block[middle:stop]))
+        at = stop
+    return headers if cookies < 2 else _with_one_cookie(headers)
+
+
+def _read_environ(block: bytes, environ: dict[str, str]) -> dict[bytes, bytes]:
+    """Put all params into an environ; return those that are no headers, by name."""
+    names = ENVIRON_NAMES
+    variables: dict[bytes, bytes] = {}
+    count = 0
+    at = 0
+    end = len(block)
+    while at < end:
+        name_length = block[at]
+        value_length = block[at + 1]
+        if name_length < 128 and value_length < 128:
+            at += 2
+        else:
+            at, name_length, value_length = long_lengths(block, at)
+        middle = at + name_length
+        stop = middle + value_length
+        param = block[at:middle]
+        value = block[middle:stop]
+        name = names[param]
+        if name is not None:
+            environ[name] = value.decode("latin-1")
+            count += 1
+        if name_length < _PREFIX or block[at] != _H or block[at : at + _PREFIX] != b"HTTP_":
+            variables[param] = value
+        at = stop
+    if len(environ) != count:
+        _join_repeated(block, environ)
+    return variables
+
+
+def _join_repeated(block: bytes, environ: dict[str, str]) -> None:
+    values: dict[str, list[bytes]] = {}
+    for param, value in decode_pairs(block):
+        name = ENVIRON_NAMES[param]
+        if name is not None and name.startswith("HTTP_"):
+            values.setdefault(name, []).append(value)
+    for name, repeated in values.items():
+        if len(repeated) > 1:
+            separator = b"; " if name == "HTTP_COOKIE" else b", "
+            environ[name] = separator.join(repeated).decode("latin-1")
 
 
 def _with_one_cookie(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
     cookies = [value for name, value in headers if name == b"cookie"]
-    if len(cookies) < 2:
-        return headers
     others = [header for header in headers if header[0] != b"cookie"]
     return [*others, (b"cookie", b"; ".join(cookies))]
 
 
 def wsgi_environ(
-    pairs: Sequence[tuple[bytes, bytes]], *, mount: str | None = None
+    params: Sequence[tuple[bytes, bytes]] | bytes, *, mount: str | None = None
 ) -> dict[str, str]:
     """The PEP 3333 environ of a request, complete but for the ``wsgi.`` keys.
 
@@ -280,4 +362,4 @@ def wsgi_environ(
     Raises:
         BadParams: the params make no request.
     """
-    return Meaning(pairs, mount=mount).wsgi_environ()
+    return Meaning(params, mount=mount, wsgi=True).wsgi_environ()

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from trifcgi.protocol.pairs import count_pairs, decode_named
+from trifcgi.protocol.pairs import count_pairs
 from trifcgi.protocol.states import ApplicationState
 
 __all__ = ["ActiveRequest", "ParamsBudget"]
@@ -79,29 +79,22 @@ class ParamsBudget:
             request.block += content
         return True
 
-    def finish(self, request: ActiveRequest) -> tuple[dict[bytes, bytes], bytes] | None:
-        """Give the params of a request that are now complete; ``None`` when a limit forbids it.
-
-        Returns:
-            What :func:`~trifcgi.protocol.pairs.decode_named` gives; the whole block where a
-            name is repeated, else ``b""``.
+    def finish(self, request: ActiveRequest) -> bytes | None:
+        """Give the params of a request that are now complete: a block that can be decoded without
+        an error. ``None`` when a limit forbids it.
 
         Raises:
             ProtocolError: they end inside a pair.
         """
         block = bytes(request.block)
         request.block = b""
-        most = self._max_pairs
-        if len(block) > 2 * most and count_pairs(block, most) > most:
-            self.refuse(request)
-            return None
-        named, count = decode_named(block)
-        if self._pairs_total + count > self._max_pairs_total:
+        count = count_pairs(block, self._max_pairs)
+        if count > self._max_pairs or self._pairs_total + count > self._max_pairs_total:
             self.refuse(request)
             return None
         request.pairs = count
         self._pairs_total += count
-        return named, block if len(named) != count else b""
+        return block
 
     def refuse(self, request: ActiveRequest) -> None:
         """Forget the params of a request, those that are still to come included."""

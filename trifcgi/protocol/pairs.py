@@ -5,7 +5,7 @@ from typing import Final
 
 from trifcgi.errors import ProtocolError
 
-__all__ = ["count_pairs", "decode_named", "decode_pairs", "encode_pairs"]
+__all__ = ["count_pairs", "decode_pairs", "encode_pairs", "find_value", "long_lengths"]
 
 _MAX_LENGTH: Final = 0x7FFF_FFFF
 _LONG: Final = 0x8000_0000
@@ -32,17 +32,7 @@ def decode_pairs(block: bytes) -> list[tuple[bytes, bytes]]:
             if name_length < 128 and value_length < 128:
                 at += 2
             else:
-                if name_length < 128:
-                    at += 1
-                else:
-                    name_length = _long_length(block, at)
-                    value_length = block[at + 4]
-                    at += 4
-                if value_length < 128:
-                    at += 1
-                else:
-                    value_length = _long_length(block, at)
-                    at += 4
+                at, name_length, value_length = long_lengths(block, at)
             middle = at + name_length
             at = middle + value_length
             append((block[middle - name_length : middle], block[middle:at]))
@@ -54,74 +44,53 @@ def decode_pairs(block: bytes) -> list[tuple[bytes, bytes]]:
     return pairs
 
 
-def decode_named(block: bytes) -> tuple[dict[bytes, bytes], int]:
-    """Read a block of pairs as :func:`decode_pairs` does, into a mapping.
-
-    Returns:
-        The values by name, in order, the last one of a repeated name; and the number of pairs,
-        which is larger than that of the names where one is repeated.
-
-    Raises:
-        ProtocolError: the block ends inside a pair.
-    """
-    named: dict[bytes, bytes] = {}
-    count = 0
-    at = 0
-    end = len(block)
-    # The loop of decode_pairs once more: it is most of what receiving a request costs.
-    try:
-        while at < end:
-            name_length = block[at]
-            value_length = block[at + 1]
-            if name_length < 128 and value_length < 128:
-                at += 2
-            else:
-                if name_length < 128:
-                    at += 1
-                else:
-                    name_length = _long_length(block, at)
-                    value_length = block[at + 4]
-                    at += 4
-                if value_length < 128:
-                    at += 1
-                else:
-                    value_length = _long_length(block, at)
-                    at += 4
-            middle = at + name_length
-            at = middle + value_length
-            named[block[middle - name_length : middle]] = block[middle:at]
-            count += 1
-    except IndexError:
-        raise _truncated(end) from None
-    if at != end:
-        raise _truncated(end)
-    return named, count
-
-
 def count_pairs(block: bytes, most: int) -> int:
     """Count the pairs in a block without making them, and stop once there are more than ``most``.
 
     A block of the shortest pairs takes some thirty times its size when it is decoded: this
-    tells beforehand. A truncated last pair counts as one.
+    tells beforehand. A block that was counted to its end can be decoded without an error.
+
+    Raises:
+        ProtocolError: the block ends inside a pair.
     """
     found = 0
     at = 0
     end = len(block)
-    while at < end and found <= most:
-        found += 1
-        lengths = 0
-        for _ in range(2):
-            if at >= end:
-                return found
-            length = block[at]
-            if length < 128:
-                at += 1
+    try:
+        while at < end and found <= most:
+            found += 1
+            name_length = block[at]
+            value_length = block[at + 1]
+            if name_length < 128 and value_length < 128:
+                at += 2 + name_length + value_length
             else:
-                length = _long_length(block, at)
-                at += 4
-            lengths += length
-        at += lengths
+                at, name_length, value_length = long_lengths(block, at)
+                at += name_length + value_length
+    except IndexError:
+        raise _truncated(end) from None
+    if at > end:
+        raise _truncated(end)
     return found
+
+
+def find_value(block: bytes, name: bytes) -> bytes | None:
+    """The value of a name in a block that has been counted; of a repeated one the last."""
+    value: bytes | None = None
+    length = len(name)
+    at = 0
+    end = len(block)
+    while at < end:
+        name_length = block[at]
+        value_length = block[at + 1]
+        if name_length < 128 and value_length < 128:
+            at += 2
+        else:
+            at, name_length, value_length = long_lengths(block, at)
+        middle = at + name_length
+        if name_length == length and block[at:middle] == name:
+            value = block[middle : middle + value_length]
+        at = middle + value_length
+    return value
 
 
 def encode_pairs(pairs: Iterable[tuple[bytes, bytes]]) -> bytes:
@@ -136,8 +105,32 @@ def encode_pairs(pairs: Iterable[tuple[bytes, bytes]]) -> bytes:
     return b"".join(parts)
 
 
+def long_lengths(block: bytes, at: int) -> tuple[int, int, int]:
+    """Read the two lengths of a pair, of one or four bytes each.
+
+    Returns:
+        Where the name begins, its length, and the value's.
+
+    Raises:
+        IndexError: the block ends before.
+    """
+    name_length = block[at]
+    if name_length < 128:
+        at += 1
+    else:
+        name_length = _long_length(block, at)
+        at += 4
+    value_length = block[at]
+    if value_length < 128:
+        at += 1
+    else:
+        value_length = _long_length(block, at)
+        at += 4
+    return at, name_length, value_length
+
+
 def _long_length(block: bytes, at: int) -> int:
-    return int.from_bytes(block[at : at + 4], "big") & _MAX_LENGTH
+    return (block[at] & 0x7F) << 24 | block[at + 1] << 16 | block[at + 2] << 8 | block[at + 3]
 
 
 def _length(length: int) -> bytes:

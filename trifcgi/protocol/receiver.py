@@ -42,13 +42,10 @@ class Receiver:
         """See :class:`~trifcgi.protocol.RequestBegun`. ``role`` is a number here."""
         raise NotImplementedError
 
-    def params_received(self, request_id: int, named: dict[bytes, bytes], block: bytes) -> None:
-        """See :class:`~trifcgi.protocol.ParamsReceived`.
-
-        Args:
-            request_id: whose.
-            named: the values by name, in order; of a repeated name the last one.
-            block: the params as they came (§3.4) where a name is repeated, else ``b""``.
+    def params_received(self, request_id: int, block: bytes) -> None:
+        """See :class:`~trifcgi.protocol.ParamsReceived`. ``block`` is what
+        :func:`~trifcgi.protocol.decode_pairs` makes the pairs of, without an error: whoever
+        needs few of them, or all in another form, does not have to make them.
         """
         raise NotImplementedError
 
@@ -97,9 +94,8 @@ class EventCollector(Receiver):
         known: Any = _ROLES.get(role, role)
         self.events.append(RequestBegun(request_id, known, keep_connection, flags))
 
-    def params_received(self, request_id: int, named: dict[bytes, bytes], block: bytes) -> None:
-        pairs = decode_pairs(block) if block else list(named.items())
-        self.events.append(ParamsReceived(request_id, pairs))
+    def params_received(self, request_id: int, block: bytes) -> None:
+        self.events.append(ParamsReceived(request_id, decode_pairs(block)))
 
     def params_too_large(self, request_id: int) -> None:
         self.events.append(ParamsTooLarge(request_id))

@@ -298,11 +298,10 @@ class Connection(Receiver):
         if not keep and not self.exchanges:
             self.close("refused")
 
-    def params_received(self, request_id: int, named: dict[bytes, bytes], block: bytes) -> None:
+    def params_received(self, request_id: int, block: bytes) -> None:
         exchange = self.exchanges.get(request_id)
         if exchange is None:
             return
-        exchange.named = named
         exchange.block = block
         if exchange.role is _AUTHORIZER:
             # lighttpd and mod_fcgid send no FCGI_STDIN to an authorizer (§6.3).

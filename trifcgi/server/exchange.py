@@ -5,7 +5,7 @@ Compiled, and so without a coroutine: what waits stands in :mod:`trifcgi.server.
 
 import math
 import re
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import trio
@@ -14,7 +14,7 @@ from trifcgi.cgi import complete_head, end_of_head, is_bodyless
 from trifcgi.errors import ResponseError
 from trifcgi.observe.instrument import Outcome, StopReason
 from trifcgi.protocol.constants import Role
-from trifcgi.protocol.pairs import decode_pairs
+from trifcgi.protocol.pairs import decode_pairs, find_value
 from trifcgi.request import Params, Request, StopSignal
 from trifcgi.server import streams
 from trifcgi.server.body import Body
@@ -50,8 +50,6 @@ _FILTER: Final = Role.FILTER
 # 66,000 bytes (Caddy 2.6).
 _MAX_HEAD: Final = 128 * 1024
 
-_NO_PARAMS: Final[dict[bytes, bytes]] = {}  # what a request has before they are whole
-
 _CONTENT_LENGTH: Final = re.compile(
     rb"^content-length[ \t]*:[ \t]*([0-9]+)[ \t]*\r?$", re.IGNORECASE | re.MULTILINE
 )
@@ -68,7 +66,6 @@ class Exchange:
         number: counts the requests of the data plane from 1; never used again, as ``id`` is.
         coroutine: the handler's, once it has been called: its await stack says where it is.
         task: the trio task that drives it.
-        block: its params as they came where a name is repeated, else ``b""``.
         blocked: seconds that the handler has waited for the front end to take output.
         reader: the task that waits for input.
         abort_event: set when the front end has gone; made by the first who waits for it.
@@ -79,6 +76,9 @@ class Exchange:
         "_data_stream",
         "_held_head",
         "_held_stderr",
+        "_method",
+        "_named",
+        "_pairs",
         "_params",
         "_reading_since",
         "_sends",
@@ -102,7 +102,6 @@ class Exchange:
         "id",
         "keep_connection",
         "last_input",
-        "named",
         "number",
         "phase",
         "reader",
@@ -134,8 +133,10 @@ class Exchange:
         self.id = request_id
         self.role = role
         self.keep_connection = keep
-        self.named: dict[bytes, bytes] = _NO_PARAMS
+        self._named: dict[bytes, bytes] | None = None
+        self._pairs: list[tuple[bytes, bytes]] | None = None
         self.block = b""
+        self._method: bytes | None = None
         self._params: Params | None = None
         self.admitted = False
         self.begun_at = now
@@ -174,7 +175,17 @@ class Exchange:
 
     @property
     def pairs(self) -> Sequence[tuple[bytes, bytes]]:
-        return decode_pairs(self.block) if self.block else list(self.named.items())
+        pairs = self._pairs
+        if pairs is None:
+            pairs = self._pairs = decode_pairs(self.block)
+        return pairs
+
+    @property
+    def named(self) -> Mapping[bytes, bytes]:
+        named = self._named
+        if named is None:
+            named = self._named = dict(self.pairs)
+        return named
 
     @property
     def params(self) -> Params:
@@ -494,7 +505,10 @@ class Exchange:
     @property
     def method(self) -> bytes:
         """REQUEST_METHOD as it came; ``b""`` when absent."""
-        return self.named.get(b"REQUEST_METHOD", b"")
+        method = self._method
+        if method is None:
+            method = self._method = find_value(self.block, b"REQUEST_METHOD") or b""
+        return method
 
     @property
     def complete(self) -> bool:

@@ -3,7 +3,7 @@
 import logging
 import select
 import socket
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from operator import attrgetter
 from types import TracebackType
@@ -28,7 +28,6 @@ from trifcgi.server.share import Share
 from trifcgi.server.socket_wire import SocketWire
 from trifcgi.server.stream_wire import StreamWire
 from trifcgi.server.tasks import serve
-from trifcgi.server.wire import Wire
 
 __all__ = ["DataPlane"]
 
@@ -130,6 +129,8 @@ class DataPlane:
         return len(self._open)
 
     async def __aenter__(self) -> Self:
+        # trio.current_time() looks for the clock each time.
+        self.now = trio.lowlevel.current_clock().current_time
         async with AsyncExitStack() as stack:
             lifespan = getattr(self.handler, "lifespan", None)
             if lifespan is not None:
@@ -218,42 +219,32 @@ class DataPlane:
 
     async def serve_stream(self, stream: trio.abc.Stream, *, peer: str = "stream") -> None:
         """Serve one connection until it ends, and close the stream."""
-        await self.serve_connection(StreamWire(stream), peer)
+        await serve(self, StreamWire(stream), peer)
 
-    async def serve_socket(
+    def serve_socket(
         self, sock: socket.socket, peer: Peer, multiplexed: bool = False
-    ) -> None:
+    ) -> Coroutine[Any, Any, None]:
         """Serve one accepted, non-blocking socket until it ends, and close it."""
         assert self._poller is not None
-        try:
-            wire = SocketWire(sock, self._poller)
-            await self.serve_connection(wire, str(peer), multiplexed)
-        finally:
-            if self.share is not None:
-                self.share.left()
+        return serve(self, SocketWire(sock, self._poller), str(peer), multiplexed=multiplexed)
 
-    async def serve_connection(self, wire: Wire, peer: str, multiplexed: bool = False) -> None:
-        """Serve one connection, counted and drained like any other."""
-        connection = Connection(self, wire, peer)
-        if multiplexed:
-            connection.window.expect_others()
+    def opened(self, connection: Connection) -> None:
+        """A connection begins: it is counted, and drained like any other."""
         self._open.add(connection)
+        self.observers.connection_opened(connection.peer)
         if self.draining:
             connection.drain()
-        try:
-            await serve(connection)
-        except* Exception as faults:  # noqa: BLE001 - logged, at one of the three borders
-            # A fault of the server's own, or of a stream: loud, and one connection's end.
-            _log.error(
-                "%s: the connection failed in the server itself; it is closed",
-                peer, exc_info=faults,
-            )  # fmt: skip
-        finally:
-            self._open.discard(connection)
-            # All, for who waits for a listener that is silent must not keep the room from others.
-            self._room.unpark_all()
-            if not self._open:
-                self._empty.unpark_all()
+
+    def closed(self, connection: Connection) -> None:
+        """A connection has ended, and nothing is left of it."""
+        self.observers.connection_closed(connection.peer, connection.cause)
+        self._open.discard(connection)
+        if self.share is not None and isinstance(connection.wire, SocketWire):
+            self.share.left()
+        # All, for who waits for a listener that is silent must not keep the room from others.
+        self._room.unpark_all()
+        if not self._open:
+            self._empty.unpark_all()
 
     def change_limits(self, limits: Limits) -> None:
         """Take other limits from now on. ``max_params`` counts for connections that open from now

@@ -11,7 +11,8 @@ import logging
 import math
 import types
 from collections.abc import Awaitable, Callable, Coroutine, Generator
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import trio
 
@@ -20,6 +21,11 @@ from trifcgi.server import ending
 from trifcgi.server.connection import Connection
 from trifcgi.server.exchange import Exchange
 from trifcgi.server.phase import Phase
+from trifcgi.server.turns import WOKEN
+from trifcgi.server.wire import Wire
+
+if TYPE_CHECKING:
+    from trifcgi.server.plane import DataPlane
 
 __all__ = ["serve"]
 
@@ -28,7 +34,7 @@ _log = logging.getLogger("trifcgi.server")
 # Tasks that a connection keeps parked between bursts of multiplexed requests.
 _SPARE_TASKS = 4
 
-# Whether parked tasks use one message over and over; see _Place.
+# Whether parked tasks use one message over and over; see _message.
 REUSE_PARKING = True
 
 # Requests that a task handles without having suspended, before other tasks get their turn.
@@ -43,37 +49,57 @@ _HAND_OVER = 1.0
 _TRY_AGAIN = 0.01
 
 
-async def serve(connection: Connection) -> None:
-    """Serve a connection until it ends; a cancel closes it at once."""
-    plane = connection.plane
-    plane.observers.connection_opened(connection.peer)
-    connection.arm(connection.idle_since + connection.timeouts.keep_alive)
+async def serve(plane: "DataPlane", wire: Wire, peer: str, *, multiplexed: bool = False) -> None:
+    """Serve one connection until it ends; a cancel closes it at once.
+
+    All in one function, and not one for each concern: a task that is woken is entered through
+    every coroutine on its way.
+    """
+    connection = Connection(plane, wire, peer)
+    if multiplexed:
+        connection.window.expect_others()
+    plane.opened(connection)
     try:
-        async with trio.open_nursery() as nursery:
-            connection.nursery = nursery
-            connection.wire.start(connection, nursery)
-            connection.turns.open(nursery, _work)
-            try:
-                await _work(connection, stays=True)
-            finally:
-                connection.turns.close()
+        try:
+            connection.arm(connection.idle_since + connection.timeouts.keep_alive)
+            async with trio.open_nursery() as nursery:
+                connection.nursery = nursery
+                wire.start(connection, nursery)
+                connection.turns.open(nursery, _work)
+                try:
+                    await _work(connection, stays=True)
+                finally:
+                    connection.turns.close()
+        finally:
+            await _leave(connection)
+    except* Exception as faults:  # noqa: BLE001 - logged, at one of the three borders
+        # A fault of the server's own, or of a stream: loud, and one connection's end.
+        _log.error(
+            "%s: the connection failed in the server itself; it is closed",
+            peer, exc_info=faults,
+        )  # fmt: skip
     finally:
-        connection.nursery = None
-        plane.reaper.forget(connection)
-        if plane.tracer is not None:
-            plane.tracer.closed(connection)
-        poison = connection.ends_in_nginx()
-        for exchange in list(connection.exchanges.values()):
-            exchange.stop(StopReason.DRAINED)
-            connection.forget(exchange, 1)
-        for exchange in list(connection.trailing):
-            connection.release(exchange)
-        with trio.move_on_after(1, shield=True):
-            if poison:
-                await connection.wire.poison()
-            await connection.wire.aclose()
-        connection.wake_blocked()  # a task that is not of this connection may wait, too
-        plane.observers.connection_closed(connection.peer, connection.cause)
+        plane.closed(connection)
+
+
+async def _leave(connection: Connection) -> None:
+    """Let go of everything, whatever has ended the connection."""
+    plane = connection.plane
+    connection.nursery = None
+    plane.reaper.forget(connection)
+    if plane.tracer is not None:
+        plane.tracer.closed(connection)
+    poison = connection.ends_in_nginx()
+    for exchange in list(connection.exchanges.values()):
+        exchange.stop(StopReason.DRAINED)
+        connection.forget(exchange, 1)
+    for exchange in list(connection.trailing):
+        connection.release(exchange)
+    with trio.move_on_after(1, shield=True):
+        if poison:
+            await connection.wire.poison()
+        await connection.wire.aclose()
+    connection.wake_blocked()  # a task that is not of this connection may wait, too
 
 
 async def _work(connection: Connection, stays: bool = False) -> None:
@@ -91,7 +117,8 @@ async def _work(connection: Connection, stays: bool = False) -> None:
     handler = connection.plane.handler
     queue = turns.queue
     task = trio.lowlevel.current_task()
-    place = _Place(turns.parked, task)
+    parked = turns.parked
+    message = _message(partial(_leave_parked, parked, task)) if REUSE_PARKING else None
     depth = len(task.child_nurseries)
     handled = 0
     # No checkpoint is certain in here: a request that need not wait takes none, and _SLICE
@@ -108,9 +135,15 @@ async def _work(connection: Connection, stays: bool = False) -> None:
                         if connection.over:
                             await _finish(connection)
                             return
-                        if not stays and len(turns.parked) >= _SPARE_TASKS:
+                        if not stays and len(parked) >= _SPARE_TASKS:
                             return
-                        await place.park()
+                        parked.append(task)
+                        if message is None:
+                            await _wait(partial(_leave_parked, parked, task))
+                        else:
+                            outcome = await _send(message)
+                            if outcome is not WOKEN:
+                                outcome.unwrap()
                         turns.waking = False
                         handled = 0
                         continue
@@ -299,32 +332,21 @@ def _is_stray(error: BaseException) -> bool:
     )
 
 
-class _Place:
-    """Where one task waits for its next request, again and again.
+# Making the message that parks a task costs more than parking it. It is the same each time, so
+# each task makes it once, by trio's own ``wait_task_rescheduled``; that trio takes it more than
+# once is not promised, and REUSE_PARKING goes back to the plain call.
 
-    Making the message that parks a task costs more than parking it. It is the same each time, so
-    it is made once, by trio's own ``wait_task_rescheduled``; that trio takes it more than once is
-    not promised, and :data:`REUSE_PARKING` goes back to the plain call.
-    """
 
-    __slots__ = ("_message", "_parked", "_task")
+def _leave_parked(
+    parked: list[trio.lowlevel.Task], task: trio.lowlevel.Task, _: object
+) -> trio.lowlevel.Abort:
+    """A parked task is cancelled."""
+    parked.remove(task)
+    return trio.lowlevel.Abort.SUCCEEDED
 
-    def __init__(self, parked: list[trio.lowlevel.Task], task: trio.lowlevel.Task) -> None:
-        self._parked = parked
-        self._task = task
-        self._message = _message(self._leave) if REUSE_PARKING else None
 
-    def _leave(self, _: object) -> trio.lowlevel.Abort:
-        self._parked.remove(self._task)
-        return trio.lowlevel.Abort.SUCCEEDED
-
-    async def park(self) -> None:
-        """Wait until rescheduled; a cancel takes the task out of the list."""
-        self._parked.append(self._task)
-        if self._message is None:
-            await trio.lowlevel.wait_task_rescheduled(self._leave)
-        else:
-            (await _send(self._message)).unwrap()
+async def _wait(abort: Callable[[Any], trio.lowlevel.Abort]) -> None:
+    await trio.lowlevel.wait_task_rescheduled(abort)
 
 
 def _message(abort: Callable[[Any], trio.lowlevel.Abort]) -> Any:  # Any: trio's own secret

@@ -14,10 +14,20 @@ from trifcgi.server.phase import Phase
 if TYPE_CHECKING:
     from trifcgi.server.connection import Connection
 
-__all__ = ["Turns"]
+__all__ = ["WOKEN", "Turns"]
 
 _QUEUED: Final = Phase.QUEUED
 _RUNNING: Final = Phase.RUNNING
+
+
+class _Woken:
+    """What a parked task is woken with: an outcome that can be used again, unlike trio's own."""
+
+    def unwrap(self) -> None:
+        """Nothing is handed over."""
+
+
+WOKEN: Final[Any] = _Woken()
 
 
 class Turns:
@@ -75,7 +85,7 @@ class Turns:
             return
         if self.parked:
             self.waking = True
-            trio.lowlevel.reschedule(self.parked.pop())
+            trio.lowlevel.reschedule(self.parked.pop(), WOKEN)
         elif self._nursery is not None and (self.queue or self._connection.over):
             self.waking = True
             assert self._work is not None
