@@ -151,10 +151,14 @@ class Running:
         errors = [line for line in lines if _ERROR.search(line)]
         return next(filter(None, reversed(errors or lines)), "without a word")
 
+    def ask_to_stop(self) -> None:
+        """Have it begin to stop."""
+        self._popen.terminate()
+
     def stop(self) -> None:
         """End it and its children."""
         processes = self.processes()
-        self._popen.terminate()
+        self.ask_to_stop()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._popen.wait(5)
         for process in processes:

@@ -272,4 +272,8 @@ def set_up(
                 stage.failed(one, error)
             else:
                 series.append(one)
-        yield stage, series
+        try:
+            yield stage, series
+        finally:
+            for server in stage.running.values():  # all at once; then each is waited for
+                server.ask_to_stop()

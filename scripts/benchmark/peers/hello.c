@@ -4,6 +4,7 @@
  * thread, as in the library's own threaded example. */
 #include <fcgiapp.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdlib.h>
 
 enum { THREADS = 64, BACKLOG = 1024 };
@@ -30,6 +31,7 @@ static void *serve(void *unused) {
 int main(int argc, char **argv) {
   pthread_t threads[THREADS];
   if (argc != 2 || FCGX_Init() != 0) return EXIT_FAILURE;
+  signal(SIGTERM, SIG_DFL); /* the library only ends threads that get a request */
   listener = FCGX_OpenSocket(argv[1], BACKLOG);
   if (listener < 0) return EXIT_FAILURE;
   for (int i = 0; i < THREADS; i++)
