@@ -1,6 +1,7 @@
 """The long versions of what ``test_workers`` tries for a moment; see ``scripts/chaos``."""
 
 import random
+import re
 import signal
 import sys
 import tempfile
@@ -12,12 +13,14 @@ from pathlib import Path
 
 import trio
 
+from tests.real.control import Control
+from tests.real.faults import BreakableControl, full_disk
 from tests.real.http_client import Origin
 from tests.real.load import Load
 from tests.real.ports import PortBlock
-from tests.real.workers import SITES, Workers, params
+from tests.real.workers import SITES, Workers, params, wait_until
 
-__all__ = ["main"]
+__all__ = ["MODES", "main"]
 
 _CLIENTS = 8
 _WORKERS = 4
@@ -25,17 +28,30 @@ _KILLS = 30  # one a second
 _RELOADS = 50
 _HUPS = 25
 _FLOOD = 500
+_CRASHES = 5
+_FULL = 5  # seconds
 _ROUNDS = 20
 
 _ports = PortBlock()
 
 
 @contextmanager
-def _running(name: str, *options: str) -> Iterator[tuple[Workers, Origin]]:
+def _directory() -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="trifcgi-", dir="/tmp") as path:
         directory = Path(path)
         directory.chmod(0o755)
+        yield directory
+
+
+@contextmanager
+def _running(
+    name: str, *options: str, control: Control | None = None
+) -> Iterator[tuple[Workers, Origin]]:
+    with _directory() as directory:
         workers = Workers(directory, _ports)
+        if control is not None:
+            workers.program = BreakableControl(directory, control.port).program
+            options += ("--admin-port", str(control.port))
         try:
             workers.start(*options, count=_WORKERS)
             yield workers, workers.site(name).origin
@@ -126,16 +142,63 @@ def stopped(name: str) -> int:
         return max(0, lost - _CLIENTS)
 
 
+def crash(name: str) -> int:
+    """The control server crashes, for longer and longer pauses; requests see nothing of it."""
+    control = Control(_ports.take())
+    with _running(name, control=control) as (workers, origin):
+        began = time.monotonic()
+        before = workers.pids
+        breakable = BreakableControl(workers.directory, control.port)
+        with Load(origin, clients=_CLIENTS) as load:
+            load.wait_answered(100)
+            with breakable.broken():
+                workers.wait_log("the control server failed", _CRASHES)
+                load.wait_answered(100)
+            mended = time.monotonic()
+            wait_until(control.answers, "the control server is back")
+            back = time.monotonic() - mended
+            load.wait_answered(100)
+        assert workers.pids == before
+        more = f"{_CRASHES} crashes, back {back:.1f} s after the cause was gone"
+        return _report("crash", name, load, time.monotonic() - began, more)
+
+
+def disk(name: str) -> int:
+    """The disk of the access log is full for a while: lines are lost, and no request."""
+    with _directory() as elsewhere:
+        access_log = elsewhere / "access"
+        with _running(name, "--access-log", str(access_log)) as (workers, origin):
+            began = time.monotonic()
+            with Load(origin, clients=_CLIENTS) as load:
+                # By then it is larger than the log, which has to go on.
+                wait_until(lambda: access_log.stat().st_size > 50_000, "there are lines")
+                with full_disk(workers.pids, access_log.stat().st_size + 1000):
+                    time.sleep(_FULL)
+                load.wait_answered(100)
+                workers.wait_log("can be written again", _WORKERS)
+                size = access_log.stat().st_size
+                load.wait_answered(100)
+            log = workers.log
+            complaints = log.count("cannot be written")
+            lines_lost = sum(map(int, re.findall(r"written again; lines lost: (\d+)", log)))
+            wait_until(lambda: access_log.stat().st_size > size, "lines are written again")
+            more = f"full for {_FULL} s, {complaints} complaints, {lines_lost} lines lost"
+            lost = _report("disk", name, load, time.monotonic() - began, more)
+        return lost + (complaints != _WORKERS)
+
+
 def sharing(name: str) -> int:
     """Kept connections that come all at once: how many land on the same worker."""
+    figures = []
     with _running(name) as (workers, _):
         for connections in (4, 8, 32):
             most: Counter[int] = Counter()
             for _ in range(_ROUNDS):
                 most[max(trio.run(_ask_all, workers, connections).values())] += 1
             told = ", ".join(f"{count} in {times}" for count, times in sorted(most.items()))
-            print(f"sharing  {connections} connections, {_WORKERS} workers, {_ROUNDS} rounds;"
-                  f" most on one worker: {told}", flush=True)  # fmt: skip
+            figures.append(f"of {connections} connections {told}")
+    print(f"sharing  {_ROUNDS} rounds with {_WORKERS} workers; most on one worker:",
+          "; ".join(figures), flush=True)  # fmt: skip
     return 0
 
 
@@ -159,21 +222,22 @@ async def _ask_all(workers: Workers, connections: int) -> Counter[bytes]:
     return found
 
 
-_ALL: dict[str, Callable[[str], int]] = {
-    each.__name__: each for each in (kills, reloads, hups, flood, stopped, sharing)
+MODES: dict[str, Callable[[str], int]] = {
+    each.__name__: each for each in (kills, reloads, hups, flood, stopped, crash, disk, sharing)
 }
+"""Every fault, by its name."""
 
 
 def main(names: list[str]) -> int:
     """Run what is named, behind every front end, and give the exit status."""
-    unknown = set(names) - {*_ALL, "all"}
+    unknown = set(names) - {*MODES, "all"}
     if unknown:
-        print(f"unknown: {', '.join(sorted(unknown))}; there are {', '.join(_ALL)}")
+        print(f"unknown: {', '.join(sorted(unknown))}; there are {', '.join(MODES)}")
         return 2
-    chosen = list(_ALL) if not names or "all" in names else names
+    chosen = list(MODES) if not names or "all" in names else names
     # What is shared has no front end in it, so one is as good as all.
     lost = sum(
-        _ALL[what](name)
+        MODES[what](name)
         for what in chosen
         for name in (SITES if what != sharing.__name__ else SITES[:1])
     )

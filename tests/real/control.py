@@ -30,6 +30,13 @@ class Control:
             response = made.getresponse()
             return response.status, response.read().decode()
 
+    def answers(self) -> bool:
+        """Whether it is there."""
+        try:
+            return self.ask("GET", "/health")[0] == 200
+        except (OSError, http.client.HTTPException):
+            return False
+
     def get(self, path: str) -> Any:
         """The JSON of an answer that has to be well."""
         status, body = self.ask("GET", path)

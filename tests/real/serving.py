@@ -19,9 +19,15 @@ class Serving(PrivateProcess):
     """A running ``trifcgi run``."""
 
     def __init__(
-        self, name: str, arguments: Sequence[str], *, log: Path, directory: Path = PROJECT
+        self,
+        name: str,
+        arguments: Sequence[str],
+        *,
+        log: Path,
+        directory: Path = PROJECT,
+        program: Sequence[str] = (TRIFCGI,),
     ) -> None:
-        super().__init__(name, [TRIFCGI, "run", *arguments], log=log, directory=directory)
+        super().__init__(name, [*program, "run", *arguments], log=log, directory=directory)
 
     def wait_addresses(self, count: int = 1) -> list[str]:
         """The addresses that it says it listens on, once there are so many."""

@@ -2,7 +2,7 @@
 
 import statistics
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -39,7 +39,7 @@ def _all_threads(worker: dict[str, Any]) -> bool:
 
 
 @pytest.fixture
-async def workers(short_directory: Path, ports: PortBlock) -> AsyncIterator[Workers]:
+def workers(short_directory: Path, ports: PortBlock) -> Iterator[Workers]:
     """Not started yet."""
     found = Workers(short_directory, ports)
     try:

@@ -7,7 +7,7 @@ formats and on the command line, and in every log.
 import json
 import subprocess
 import unicodedata
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -67,7 +67,7 @@ APPS = ("holds", "blocks")
 
 
 @pytest.fixture
-async def workers(short_directory: Path, ports: PortBlock) -> AsyncIterator[Workers]:
+def workers(short_directory: Path, ports: PortBlock) -> Iterator[Workers]:
     """Not started yet."""
     found = Workers(short_directory, ports)
     try:

@@ -4,7 +4,7 @@ import os
 import re
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import attrs
@@ -15,7 +15,7 @@ from tests.real.front_ends.haproxy import HAPROXY
 from tests.real.front_ends.nginx import NGINX, PARAMS
 from tests.real.ports import PortBlock
 from tests.real.processes import PrivateProcess
-from tests.real.serving import Serving
+from tests.real.serving import TRIFCGI, Serving
 from trifcgi import Client
 
 __all__ = ["SITES", "Workers", "params", "wait_until"]
@@ -86,12 +86,14 @@ class Workers:
         ports: where the front ends' ports come from.
         serving: the supervisor.
         address: where it listens, on TCP.
+        program: what is started.
     """
 
     directory: Path
     ports: PortBlock
     serving: Serving = attrs.field(init=False)
     address: str = attrs.field(init=False, default="")
+    program: Sequence[str] = (TRIFCGI,)
     _front_ends: list[PrivateProcess] = attrs.field(factory=list)
 
     def start(self, *options: str, count: int = 2, app: str = "app_of_workers") -> None:
@@ -114,6 +116,7 @@ class Workers:
              "--workers", str(count), *options],
             log=self.directory / "log",
             directory=self.directory,
+            program=self.program,
         )  # fmt: skip
 
     def write(self, name: str, content: str) -> None:
