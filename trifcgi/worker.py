@@ -168,6 +168,12 @@ class Worker:
         by_drain = 0 if self.plane is None else self.plane.cut_by_drain
         return by_drain + self._cut_at_once
 
+    @property
+    def lines_lost(self) -> int:
+        """Lines that the log and the access log could not take."""
+        logs = [*logging.getLogger("trifcgi").handlers, self._access_log]
+        return sum(getattr(log, "lost", 0) for log in logs)
+
     async def run(self) -> None:
         """Serve until :meth:`stop` or a cancel; then nothing is left open.
 

@@ -85,6 +85,10 @@ class LocalControls(Controls):
     def listeners(self) -> list[Any]:
         return []
 
+    @property
+    def lines_lost(self) -> int:
+        return 0
+
     def stop(self) -> None:
         self.stops += 1
         if self.running is not None:

@@ -167,6 +167,33 @@ class TestSetUp:
         assert handler.lost == 2
         assert capsys.readouterr().err == ""
 
+    @pytest.mark.parametrize("form", [TextFormatter, JSONFormatter])
+    def test_one_that_can_be_written_again_says_how_many_lines_are_missing(
+        self, form: type[logging.Formatter]
+    ) -> None:
+        class Disk(io.StringIO):
+            room = 0
+
+            def write(self, text: str) -> int:
+                super().write(text[: self.room])
+                if len(text) > self.room:
+                    self.room = 0
+                    raise OSError(28, "No space left on device")
+                return len(text)
+
+        stream = Disk()
+        stream.room = 10
+        handler = LogHandler(stream, form())
+        for _ in range(3):
+            handler.handle(record("x"))
+        stream.room = 9999
+        for text in ("y", "z"):
+            handler.handle(record(text))
+        torn, missing, *rest = stream.getvalue().splitlines()
+        assert len(torn) == 10
+        assert "the log can be written again; lines lost: 3" in missing
+        assert [text in line for text, line in zip("yz", rest, strict=True)] == [True, True]
+
     def test_a_mistake_in_a_logging_call_shows_itself(
         self, capsys: pytest.CaptureFixture[str]
     ) -> None:

@@ -1,5 +1,6 @@
 """A control server that crashes, a disk that is full: what requests see of it is nothing."""
 
+import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -61,9 +62,13 @@ def test_the_script_names_every_fault_that_it_can_make() -> None:
     assert named == ["scripts/chaos", *MODES, "all"]
 
 
-def test_an_access_log_on_a_full_disk_loses_lines_and_says_so_once(workers: Workers) -> None:
+def test_an_access_log_on_a_full_disk_loses_lines_and_says_so_once(
+    workers: Workers, ports: PortBlock
+) -> None:
     access_log = workers.directory / "access"
-    workers.start("--access-log", str(access_log), count=1)
+    control = Control(ports.take())
+    options = ["--admin-port", str(control.port)]
+    workers.start("--access-log", str(access_log), *options, count=1)
     for _ in range(5):
         workers.ask()
     wait_until(lambda: access_log.read_bytes().count(b"\n") == 5, "the lines are written")
@@ -75,6 +80,10 @@ def test_an_access_log_on_a_full_disk_loses_lines_and_says_so_once(workers: Work
         size = access_log.stat().st_size
     workers.ask()
     workers.wait_log("access can be written again; lines lost: ")
+    status, metrics = control.ask("GET", "/metrics")
+    lost = re.findall(r"^trifcgi_log_lines_lost{.*} (\d+)\.0$", metrics, re.MULTILINE)
+    told = re.findall(r"can be written again; lines lost: (\d+)", workers.log)
+    assert (status, lost) == (200, told)
     assert workers.stop() == 0
     assert log.count("cannot be written") == workers.log.count("cannot be written") == 1
     assert access_log.stat().st_size > size

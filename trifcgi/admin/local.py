@@ -49,6 +49,10 @@ class Controls(Protocol):
     def listeners(self) -> list[Any]:
         """What it listens on."""
 
+    @property
+    def lines_lost(self) -> int:
+        """Lines that a log of this process could not take."""
+
     def stop(self) -> None:
         """Stop gracefully; called a second time, at once."""
 
@@ -203,7 +207,7 @@ class LocalSource:
 
     async def metrics(self) -> Data:
         worker = self._worker()
-        lost = sum(getattr(h, "lost", 0) for h in logging.getLogger("trifcgi").handlers)
+        lost = self._controls.lines_lost
         worker |= {"open_files": process.open_files(), "log_lines_lost": lost}
         return {
             "version": __version__,

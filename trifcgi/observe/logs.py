@@ -121,7 +121,8 @@ class LogHandler(logging.StreamHandler[TextIO]):
     """Writes to a stream; a stream that fails loses the line and nothing else.
 
     A log on a full disk or a closed pipe must not turn into tracebacks in the middle of
-    a request, so what cannot be written is counted.
+    a request, so what cannot be written is counted. The first line after that says how many there
+    were.
 
     Attributes:
         lost: lines that could not be written.
@@ -131,6 +132,28 @@ class LogHandler(logging.StreamHandler[TextIO]):
         super().__init__(stream)
         self.setFormatter(formatter)
         self.lost = 0
+        self._told = 0
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a line, after one about those that are missing."""
+        if self.lost > self._told:
+            missing = self._missing()
+            try:
+                # The last one may have been cut in the middle.
+                self.stream.write(f"\n{self.format(missing)}{self.terminator}")
+                self.flush()
+            except (OSError, ValueError):
+                self.lost += 1
+                return
+            self._told = self.lost
+        super().emit(record)
+
+    def _missing(self) -> logging.LogRecord:
+        text = "the log can be written again; lines lost: %d"
+        number = self.lost - self._told
+        record = logging.LogRecord(_LOGGER, logging.WARNING, "", 0, text, (number,), None)
+        self.filter(record)  # which may say whose line it is
+        return record
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (logging's name)
         if isinstance(sys.exc_info()[1], (OSError, ValueError)):  # ValueError: closed stream
