@@ -195,13 +195,18 @@ class Load:
         return True
 
     def run(self) -> Result:
-        """Keep the connections busy for so long."""
+        """Keep the connections busy for so long, and until there is an answer.
+
+        Raises:
+            TimeoutError: for 10 seconds there is none.
+            ValueError: one is not what is expected.
+        """
         for _ in range(self.order.connections):
             self.open()
         used = time.process_time()
         started = last_answer = now = time.perf_counter()
         end = started + self.order.seconds
-        while now < end:
+        while now < end or not self.answers:
             before = self.answers
             for fd, events in self.epoll.poll(0.5):
                 if fd in self.connections:
