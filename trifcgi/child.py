@@ -296,7 +296,8 @@ async def _work(assignment: Assignment, app: App, board: Board) -> int:
             nursery.start_soon(control.serve, assignment.control, name="trifcgi control")
             task = trio.lowlevel.current_task()
             nursery.start_soon(_tell_late, task, ready, assignment.late_at)
-            nursery.start_soon(source.watch, name="trifcgi loop lag")
+            if assignment.configuration.has_control:
+                nursery.start_soon(source.watch, name="trifcgi loop lag")
             try:
                 await worker.run()
             except Exception as error:  # noqa: BLE001 (raised again below)

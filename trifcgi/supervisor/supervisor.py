@@ -45,7 +45,7 @@ _LEVELS: Final = {
 }
 
 # How often a worker is asked how it is (seconds): where it is to be replaced when it is worn, soon
-# after that; otherwise seldom, as each time wakes an idle process up.
+# after that; otherwise, and while it has nothing to do, seldom, as each time wakes a process up.
 _EAGER: Final = 1.0
 _SELDOM: Final = 5.0
 
@@ -104,7 +104,8 @@ class Supervisor:
         self._board = board
         self._hang_timeout = hang_timeout
         worn = terms.max_requests is not None or terms.max_rss is not None
-        self._interval = min(_EAGER if worn else _SELDOM, max(0.1, hang_timeout / 4))
+        self._seldom = min(_SELDOM, max(0.1, hang_timeout / 4))
+        self._eager = min(_EAGER, self._seldom) if worn else self._seldom
         self._on_ready: Callable[[dict[str, Any]], None] | None = on_ready
         self._workers: dict[int, WorkerProcess] = {}
         self._nursery: trio.Nursery | None = None
@@ -266,8 +267,9 @@ class Supervisor:
 
     async def _look_after(self, worker: WorkerProcess) -> None:
         """Ask a worker how it is, now and then; until it hangs."""
+        begun, interval = 0, self._eager
         while True:
-            await trio.sleep(self._interval)
+            await trio.sleep(interval)
             with trio.move_on_after(self._hang_timeout) as patience:
                 _, state = await worker.ask("GET", STATE)
             now = trio.current_time()
@@ -275,6 +277,8 @@ class Supervisor:
                 self._do(self.crew.is_hung(worker.member, self._hang_timeout, now))
                 return
             worker.running = state["running"]
+            idle = state["begun"] == begun and not state["running"]
+            begun, interval = state["begun"], self._seldom if idle else self._eager
             if state["draining"]:
                 self._do(self.crew.is_leaving(worker.member, now))
             self._do(self.crew.reports(worker.member, state["begun"], state["rss"], now))
