@@ -102,9 +102,10 @@ def target_table(verdicts: Sequence[Verdict]) -> str:
     for verdict in verdicts:
         target = verdict.target
         measured = _show(verdict.measured, target.unit) if verdict.measured else "-"
+        cost = f"{verdict.by_cost:.2f}" if verdict.by_cost else ""
         sign = "≤" if target.most else "≥"
         lines.append(
-            f"{target.what:52}{measured:>28}{f'{sign} {target.least:g}':>14}"
+            f"{target.what:52}{measured:>28}{cost:>8}{f'{sign} {target.least:g}':>14}"
             f"{f'{sign} {target.aim:g}':>9}   {_MET[verdict.met]}"
         )
     return "\n".join(lines)
@@ -145,6 +146,7 @@ def as_json(
                 **asdict(verdict.target),
                 "measured": asdict(verdict.measured) if verdict.measured else None,
                 "met": verdict.met,
+                "by_cost": verdict.by_cost,
             }
             for verdict in verdicts
         ],

@@ -92,14 +92,26 @@ class Verdict:
         target: the target.
         measured: None where one of its sides was not measured.
         met: ``aim``, ``least`` or ``missed``; None where it was not measured.
+        by_cost: what a ratio of rates would be if processor time alone had held them back. Where
+            it is far from what was measured, something else did.
     """
 
     target: Target
     measured: Ratio | None
     met: str | None
+    by_cost: float | None = None
 
 
-def _judge(target: Target, values: Mapping[tuple[Place, str], list[float]]) -> Verdict:
+Figures = Mapping[tuple[Place, str], list[float]]
+
+
+def _by_cost(target: Target, values: Figures) -> float | None:
+    if target.figure != "rate" or target.theirs is None:
+        return None
+    return ratio(values[target.theirs, "cost"], values[target.ours, "cost"]).value
+
+
+def _judge(target: Target, values: Figures) -> Verdict:
     ours = values.get((target.ours, target.figure))
     theirs = values.get((target.theirs, target.figure)) if target.theirs else None
     if not ours or (target.theirs and not theirs):
@@ -109,8 +121,10 @@ def _judge(target: Target, values: Mapping[tuple[Place, str], list[float]]) -> V
     # As it is printed: what reads as the target is the target.
     value = sign * round(measured.value, 2)
     if value >= sign * target.aim:
-        return Verdict(target, measured, "aim")
-    return Verdict(target, measured, "least" if value >= sign * target.least else "missed")
+        met = "aim"
+    else:
+        met = "least" if value >= sign * target.least else "missed"
+    return Verdict(target, measured, met, _by_cost(target, values))
 
 
 def judge(series: Iterable[Series]) -> list[Verdict]:

@@ -48,11 +48,12 @@ def test_a_ratio_is_of_medians_and_its_range_of_rounds() -> None:
 def test_more_is_better_unless_said(ours: float, met: str) -> None:
     verdicts = judge(
         [
-            series("direct", "trifcgi-asgi", rate=[ours]),
-            series("direct", "uvicorn-asgi", rate=[1.0]),
+            series("direct", "trifcgi-asgi", rate=[ours], cost=[20.0]),
+            series("direct", "uvicorn-asgi", rate=[1.0], cost=[30.0]),
         ]
     )
-    assert [verdict.met for verdict in verdicts if verdict.met] == [met]
+    (verdict,) = (verdict for verdict in verdicts if verdict.met)
+    assert (verdict.met, verdict.by_cost) == (met, 1.5)
 
 
 @pytest.mark.parametrize(("ours", "met"), [(6.1, "missed"), (6.0, "least"), (2.9, "aim")])
