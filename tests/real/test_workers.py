@@ -1,6 +1,8 @@
 """Worker processes under a supervisor, alone and under load behind real front ends."""
 
+import re
 import signal
+import statistics
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -13,6 +15,7 @@ import trio
 from tests.real.load import Load
 from tests.real.ports import PortBlock
 from tests.real.workers import SITES, Workers, params, wait_until
+from trifcgi.errors import ConnectionLost
 
 
 @pytest.fixture
@@ -97,6 +100,49 @@ def test_a_worker_that_stands_still_is_replaced(workers: Workers) -> None:
     workers.wait_log("is ready", 3)
     assert stopped not in workers.pids
     assert workers.ask().startswith(b"1 ")
+    assert workers.stop() == 0
+
+
+_BLOCKS = """
+async def blocks(request):
+    if request.params["QUERY_STRING"] == "block":
+        time.sleep(600)
+    await app(request)
+sys.modules["app_of_workers"].blocks = blocks
+"""
+
+
+async def test_while_one_hangs_the_others_never_stall(workers: Workers) -> None:
+    workers.write("at_import", _BLOCKS)
+    workers.start("--hang-timeout", "3", app="app_of_workers:blocks")
+    kept, new = [], []
+    async with AsyncExitStack() as stack:
+        stack.enter_context(trio.fail_after(60))
+        clients = [await stack.enter_async_context(await workers.connect()) for _ in range(2)]
+        served = {(await client.request(params())).body for client in clients}
+        assert len(served) == 2, "each has a worker of its own"
+        async with trio.open_nursery() as nursery:
+
+            @nursery.start_soon
+            async def block() -> None:
+                with pytest.raises(ConnectionLost):
+                    await clients[0].request(params("block"))
+
+            while "has not answered" not in workers.log:
+                began = time.perf_counter()
+                await clients[1].request(params())
+                between = time.perf_counter()
+                async with await workers.connect() as client:
+                    await client.request(params())
+                kept.append(between - began)
+                new.append(time.perf_counter() - between)
+                await trio.sleep(0.02)
+    for what, seconds in (("kept", kept), ("new", new)):
+        print(f"{what}: {len(seconds)}, median {1000 * statistics.median(seconds):.1f} ms")
+        assert statistics.median(seconds) < 0.05
+    workers.wait_log("is ready", 3)
+    log = workers.log
+    assert re.search(r"the event loop has been blocked for .* by GET /\S* \(request \d+\)\n", log)
     assert workers.stop() == 0
 
 
