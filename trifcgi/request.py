@@ -227,7 +227,7 @@ class Request(abc.ABC):
     @property
     def block(self) -> bytes:
         """The params as they came over the wire (§3.4), for adapters that read them all in
-        another form; ``b""`` where a request did not come that way.
+        another form; ``b""`` where there are only :attr:`pairs`.
         """
         return b""
 
@@ -257,6 +257,25 @@ class Request(abc.ABC):
         """The response. Sending raises ``trio.BrokenResourceError`` once the front end has
         aborted the request or is gone.
         """
+
+    def respond(self, head: bytes, body: bytes, *, bodyless: bool = False) -> bool:
+        """Queue a whole response, head, body and end, if that can be done at once.
+
+        The same as ``stdout.send_head``, ``send_all`` and ``end``, in one step, for a
+        response that need not wait for anything; never waits and is no checkpoint.
+
+        Args:
+            head: as for :meth:`ResponseStream.send_head`.
+            body: all of it.
+            bodyless: ``body`` is dropped.
+
+        Returns:
+            Whether it was done. If not, nothing was: use the stream.
+
+        Raises:
+            trio.BrokenResourceError: the front end has aborted the request or is gone.
+        """
+        return False
 
     @property
     @abc.abstractmethod

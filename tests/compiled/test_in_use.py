@@ -22,7 +22,7 @@ def test_each_module_is_of_the_expected_kind(module: str) -> None:
     assert is_compiled(module) == (EXPECTED == "compiled")
 
 
-@pytest.mark.parametrize("module", ["trifcgi.protocol.events", "trifcgi.cgi.head"])
+@pytest.mark.parametrize("module", ["trifcgi.protocol.events", "trifcgi.server.tasks"])
 def test_what_is_not_listed_is_not_compiled(module: str) -> None:
     assert not is_compiled(module)
 

@@ -123,7 +123,7 @@ def test_counting_fails_where_decoding_does_and_stops_just_past_the_limit(
 def test_a_value_is_found_without_decoding_the_others(pairs: list[tuple[bytes, bytes]]) -> None:
     encoded = encode_pairs(pairs)
     named = dict(pairs)
-    for name in [*named, b"REQUEST_METHOD"]:
+    for name in filter(None, [*named, b"REQUEST_METHOD"]):
         assert find_value(encoded, name) == named.get(name)
 
 

@@ -5,13 +5,15 @@ nursery for a request, and where neither the body nor the front end has to be wa
 it makes no checkpoint: a small answer costs the application's own time and little more.
 """
 
-import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from trifcgi.apps.asgi_exchange import ClientDisconnected, Exchange
+from trifcgi.apps.asgi_exchange import Exchange, make_scope
+from trifcgi.apps.asgi_messages import end, receive, send
+from trifcgi.apps.disconnected import ClientDisconnected
 from trifcgi.apps.lifespan import SHUTDOWN_TIMEOUT, run_lifespan
 from trifcgi.cgi import BadParams, Meaning, error_response
 from trifcgi.protocol.constants import Role
@@ -128,14 +130,19 @@ class ASGIHandler:
                 had gone.
         """
         try:
-            scope, method = self._scope(request)
+            meaning = Meaning(request.block or request.pairs, mount=self._mount)
         except BadParams as error:
             logger.warning("request refused with 400: %s", error)
             await request.stdout.send_all(error_response(400, str(error)))
             return
-        exchange = Exchange(request, method)
+        if request.stop_signal is not self._stop_signal:
+            self._extend(request.stop_signal)
+        scope = make_scope(meaning, {"trifcgi.stopping": self._stop_extension})
+        if self._states:
+            scope["state"] = self._states[-1].copy()
+        exchange = Exchange(request, meaning.method)
         try:
-            await self.app(scope, exchange.receive, exchange.send)
+            await self.app(scope, partial(receive, exchange), partial(send, exchange))
         except Exception as error:
             # A framework turns the disconnect into an exception of its own and lets it
             # pass (Starlette's ClientDisconnect): routine, yet a mistake made in clean-up
@@ -152,32 +159,7 @@ class ASGIHandler:
             return
         if not exchange.ends_as_it_is:
             raise exchange.unfinished()
-        with contextlib.suppress(ClientDisconnected):
-            await exchange.end()
-
-    def _scope(self, request: "Request") -> tuple[Scope, str]:
-        meaning = Meaning(request.block or request.pairs, mount=self._mount)
-        method = meaning.method
-        if request.stop_signal is not self._stop_signal:
-            self._extend(request.stop_signal)
-        scope: Scope = {
-            "type": "http",
-            "asgi": {"version": "3.0", "spec_version": "2.5"},
-            "http_version": meaning.http_version,
-            "method": method,
-            "scheme": meaning.scheme,
-            "path": meaning.path,
-            "raw_path": meaning.raw_path,
-            "query_string": meaning.query_string,
-            "root_path": meaning.root_path,
-            "headers": meaning.headers,
-            "client": meaning.client,
-            "server": meaning.server,
-            "extensions": {"trifcgi.stopping": self._stop_extension},
-        }
-        if self._states:
-            scope["state"] = self._states[-1].copy()
-        return scope, method
+        await end(exchange)
 
     def _extend(self, signal: "StopSignal") -> None:
         """Make the extension that all requests of one server get."""

@@ -1,18 +1,26 @@
-"""One request as an ASGI application sees it: its ``receive`` and its ``send``."""
+"""One request as an ASGI application sees it: what becomes of its messages.
+
+Compiled, and so without a coroutine: the ``receive`` and ``send`` that an application is given
+stand in :mod:`trifcgi.apps.asgi_messages`. What comes from the application is ``Any`` here, since
+compiled code insists on what is declared, and the sentence about what is wrong with it is to
+be ours.
+"""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import trio
 
-from trifcgi.cgi import encode_head, is_bodyless
+from trifcgi.apps.disconnected import ClientDisconnected
+from trifcgi.cgi.head import encode_head, is_bodyless
+from trifcgi.cgi.meaning import Meaning
 from trifcgi.errors import ResponseError
 
 if TYPE_CHECKING:
     from trifcgi.request import Request
 
-__all__ = ["ClientDisconnected", "Exchange", "Message"]
+__all__ = ["Exchange", "Message", "make_scope"]
 
 # The values of a message are whatever their key says: no closer type holds for them.
 Message: TypeAlias = dict[str, Any]
@@ -30,42 +38,43 @@ _EVENT_STREAM: Final = re.compile(
 )
 
 
-class ClientDisconnected(OSError):
-    """``send()`` was called after the front end aborted the request or went away.
-
-    The subclass of ``OSError`` that ASGI's HTTP format asks for since 2.4. An application
-    may catch it to clean up; when it lets it pass, that is no error of its own.
-    """
-
-
 class Exchange:
-    """One request's ``receive`` and ``send``.
+    """One request's messages.
 
     Attributes:
+        request: which one.
+        body_ended: whether the application has been given all of the body.
+        reading: whether a task waits for more of it.
+        listening: the scopes of those that wait for the end; ``None``: nobody ever has.
+        pending: a piece of the response that :meth:`take` has left to be sent.
         told: whether the application has learnt that its client is gone.
         told_to_end: whether an event stream has been told to end, as the server is stopping.
     """
 
     __slots__ = (
-        "_body_ended",
         "_bodyless",
         "_head",
+        "_last",
         "_left",
-        "_listening",
         "_method",
-        "_reading",
-        "_request",
         "_stage",
+        "body_ended",
+        "listening",
+        "pending",
+        "reading",
+        "request",
         "told",
         "told_to_end",
     )
 
     def __init__(self, request: "Request", method: str) -> None:
-        self._request = request
+        self.request = request
         self._method = method
-        self._body_ended = False
-        self._reading = False
-        self._listening: list[trio.CancelScope] | None = None
+        self.body_ended = False
+        self.reading = False
+        self.listening: list[trio.CancelScope] | None = None
+        self.pending = b""
+        self._last = False
         self._head = b""
         self._bodyless = False
         self._left: int | None = None
@@ -73,89 +82,35 @@ class Exchange:
         self.told = False
         self.told_to_end = False
 
-    async def receive(self) -> Message:
-        """The next body chunk; after the last, or a disconnect, ``http.disconnect``.
-
-        To an application that sends an event stream the server's stop is a disconnect too,
-        while ``send`` goes on taking what it has to say: it knows no other reason to end, and
-        its client will connect again.
-
-        What is there already is given without a checkpoint, even inside a cancelled scope:
-        Starlette's ``is_disconnected()`` asks inside one.
-        """
-        if self._stage == _COMPLETE:
-            return {"type": "http.disconnect"}
-        request = self._request
-        if request.aborted:
-            return self._disconnect()
-        if self._body_ended:
-            return await self._wait_for_end()
-        stdin = request.stdin
-        self._reading = True
-        try:
-            chunk = await stdin.receive_some()
-        except trio.BrokenResourceError:
-            return self._disconnect()
-        except trio.ClosedResourceError:
-            # Closed by send(), as the response has become complete meanwhile.
-            return {"type": "http.disconnect"}
-        finally:
-            self._reading = False
-        # A stream that knows that this was the last chunk saves the application a round,
-        # and serves the many that look at one message only.
-        ended = not chunk or stdin.ended
-        self._body_ended = ended
-        return {"type": "http.request", "body": chunk, "more_body": not ended}
-
-    def _disconnect(self) -> Message:
+    def disconnect(self) -> Message:
+        """The message that says that the client is gone."""
         self.told = True
         return {"type": "http.disconnect"}
 
-    async def _wait_for_end(self) -> Message:
-        """Return once the request is aborted or the response complete, or an event stream has
-        to end.
-
-        A nursery would lose the message: when an abort cancels the handler in the same
-        moment, its exit raises Cancelled, where ``wait_aborted`` returns.
-        """
-        signal = self._request.stop_signal
-        streams_events = self._streams_events
-        if streams_events and signal.is_set():
-            self.told_to_end = True
-            return {"type": "http.disconnect"}
-        if self._listening is None:
-            self._listening = []
-        with trio.CancelScope() as scope:
-            self._listening.append(scope)
-            if streams_events:
-                signal.add_scope(scope)
-            try:
-                await self._request.wait_aborted()
-            finally:
-                self._listening.remove(scope)
-                signal.discard_scope(scope)
-        if self._request.aborted:
-            return self._disconnect()
-        if self._stage != _COMPLETE:
-            self.told_to_end = True
-        return {"type": "http.disconnect"}
+    def lost(self) -> ClientDisconnected:
+        """What to raise where a message cannot be sent any more."""
+        self.told = True
+        return ClientDisconnected("the client has disconnected")
 
     @property
-    def _streams_events(self) -> bool:
+    def streams_events(self) -> bool:
         """Whether an event stream has begun: a response that ends when somebody ends it."""
         return _EVENT_STREAM.search(self._head) is not None
 
-    async def send(self, message: Message) -> None:
+    def take(self, message: Any) -> bool:
         """Take ``http.response.start`` or ``http.response.body``.
+
+        Returns:
+            Whether all is done; else :attr:`pending` has to be sent, and :meth:`sent` called.
 
         Raises:
             ClientDisconnected: the front end aborted the request or is gone.
             ResponseError: the message is out of order or not well-formed, or the body does not
                 have the length that Content-Length says. What is beyond it is never sent.
         """
-        if self._request.aborted:
-            self.told = True
-            raise ClientDisconnected("the client has disconnected")
+        request = self.request
+        if request.aborted:
+            raise self.lost()
         try:
             kind = message["type"]
         except (TypeError, LookupError):
@@ -164,36 +119,42 @@ class Exchange:
             ) from None
         if kind != "http.response.body":
             self._start(message, kind)
-            return
+            return True
         stage = self._stage
         if stage == _NOTHING:
             raise ResponseError("'http.response.body' came before 'http.response.start'")
         if stage == _COMPLETE:
             raise ResponseError("'http.response.body' came after the response was complete")
-        body = message.get("body", b"")
-        if type(body) is not bytes:
-            body = _as_bytes(body)
-        more = message.get("more_body", False)
+        given = message.get("body", b"")
+        body: bytes = given if type(given) is bytes else _as_bytes(given)
+        more = bool(message.get("more_body", False))
         if self._left is not None:
             self._left = _count(self._left, len(body), more)
-        stdout = self._request.stdout
+        if self._bodyless:
+            body = b""
         try:
             if stage == _HEAD_HELD:
-                stdout.send_head(self._head, bodyless=self._bodyless)
+                if not more and request.respond(self._head, body, bodyless=self._bodyless):
+                    self._stage = _COMPLETE
+                    return not (self.listening or self.reading)
+                request.stdout.send_head(self._head, bodyless=self._bodyless)
                 self._stage = _BODY
-            if body and not self._bodyless:
-                await stdout.send_all(body)
         except trio.BrokenResourceError as error:
-            self.told = True
-            raise ClientDisconnected("the client has disconnected") from error
-        if not more:
+            raise self.lost() from error
+        self.pending = body
+        self._last = not more
+        return False
+
+    def sent(self) -> None:
+        """:attr:`pending` has been sent."""
+        self.pending = b""
+        if self._last:
+            self._last = False
             self._stage = _COMPLETE
             # Background work after the response neither holds it back nor ends with the client.
-            stdout.end()
-            if self._listening or self._reading:
-                await self._release()
+            self.request.stdout.end()
 
-    def _start(self, message: Message, kind: object) -> None:
+    def _start(self, message: Any, kind: object) -> None:
         if kind != "http.response.start":
             raise ResponseError(
                 f"send() got a message of type {kind!r}; over HTTP an app sends"
@@ -224,17 +185,9 @@ class Exchange:
         # The head waits for the first body bytes, to leave in one piece with them; until
         # then an error can still be answered properly.
         self._stage = _HEAD_HELD
-        if self._listening and self._streams_events:
-            for scope in self._listening:
-                self._request.stop_signal.add_scope(scope)
-
-    async def _release(self) -> None:
-        """Let tasks that wait in ``receive`` go: the response is complete."""
-        for scope in self._listening or ():
-            scope.cancel(reason="the response is complete")
-        if self._reading:
-            # Nobody will want the rest of the body, and closing is what wakes its reader.
-            await trio.aclose_forcefully(self._request.stdin)
+        if self.listening and self.streams_events:
+            for scope in self.listening:
+                self.request.stop_signal.add_scope(scope)
 
     @property
     def complete(self) -> bool:
@@ -247,14 +200,6 @@ class Exchange:
         that was told to end.
         """
         return self.told_to_end and self._stage != _COMPLETE and self._left is None
-
-    async def end(self) -> None:
-        """Send what the application has left out: the last, empty piece of the body.
-
-        Raises:
-            ClientDisconnected: the front end aborted the request or is gone.
-        """
-        await self.send({"type": "http.response.body"})
 
     def unfinished(self) -> ResponseError:
         """What to raise when the application has returned and the response is not complete."""
@@ -275,8 +220,8 @@ def _count(left: int, size: int, more: bool) -> int:
     return left
 
 
-def _content_length(headers: Iterable[tuple[bytes, bytes]]) -> int | None:
-    length = None
+def _content_length(headers: Any) -> int | None:
+    length: int | None = None
     for name, value in headers:
         if len(name) == 14 and name.lower() == b"content-length":
             if not value.isdigit():
@@ -296,14 +241,14 @@ def _as_list(headers: Any) -> list[Any]:
         ) from None
 
 
-def _as_bytes(body: object) -> bytes:
+def _as_bytes(body: Any) -> bytes:
     # Copied, as the application may change a buffer once send() has returned.
     if isinstance(body, (bytes, bytearray, memoryview)):
         return bytes(body)
     raise ResponseError(f"the 'body' of 'http.response.body' is bytes, not {_brief(body)}")
 
 
-def _bad_start(status: object, headers: Iterable[Any]) -> ResponseError:
+def _bad_start(status: object, headers: Any) -> ResponseError:
     """Say what it is that made an ``http.response.start`` unusable."""
     if not isinstance(status, int):
         return ResponseError(f"the 'status' of a response is an int, not {_brief(status)}")
@@ -324,3 +269,22 @@ def _brief(value: object) -> str:
         return f"a {type(value).__name__} with the keys {sorted(map(str, value))}"
     text = repr(value)
     return f"{type(value).__name__} {text if len(text) <= 60 else text[:57] + '...'}"
+
+
+def make_scope(meaning: Meaning, extensions: dict[str, Any]) -> dict[str, Any]:
+    """The connection scope of a request (HTTP message format 2.5)."""
+    return {
+        "type": "http",
+        "asgi": {"version": "3.0", "spec_version": "2.5"},
+        "http_version": meaning.http_version,
+        "method": meaning.method,
+        "scheme": meaning.scheme,
+        "path": meaning.path,
+        "raw_path": meaning.raw_path,
+        "query_string": meaning.query_string,
+        "root_path": meaning.root_path,
+        "headers": meaning.headers,
+        "client": meaning.client,
+        "server": meaning.server,
+        "extensions": extensions,
+    }

@@ -134,7 +134,10 @@ def encode_head(status: Any, headers: Iterable[Any], *, reason: str | None = Non
         fate = fates[name]
         if fate and (fate == _DROP or status == 204):
             continue
-        parts += (name, b": ", value, b"\r\n")
+        parts.append(name)
+        parts.append(b": ")
+        parts.append(value)
+        parts.append(b"\r\n")
     if reason and reason != _REASONS.get(status):
         parts.append(_tail(status, reason))
     else:

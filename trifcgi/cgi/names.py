@@ -29,7 +29,7 @@ import re
 from collections.abc import Callable
 from typing import Final, TypeVar
 
-__all__ = ["ENVIRON_NAMES", "HEADER_NAMES", "TOKEN", "LearnedNames"]
+__all__ = ["COOKIE", "ENVIRON_NAMES", "HEADER_NAMES", "TOKEN", "LearnedNames"]
 
 TOKEN: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110 §5.6.2
 
@@ -80,12 +80,17 @@ _PASSED_OVER: Final = frozenset(
 )
 
 
+COOKIE: Final = b"cookie"
+"""The one object that :data:`HEADER_NAMES` has for this name."""
+
+
 def _header_name(param: bytes) -> bytes | None:
     if not param.startswith(b"HTTP_") or param in _PASSED_OVER:
         return None
     if TOKEN.fullmatch(param, 5) is None:
         return None
-    return param[5:].replace(b"_", b"-").lower()
+    name = param[5:].replace(b"_", b"-").lower()
+    return COOKIE if name == COOKIE else name
 
 
 def _environ_name(param: bytes) -> str | None:

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from trifcgi.protocol.pairs import count_pairs
+from trifcgi.protocol.pairs import COMPILED, count_pairs, decode_pairs
 from trifcgi.protocol.states import ApplicationState
 
 __all__ = ["ActiveRequest", "ParamsBudget"]
@@ -79,22 +79,36 @@ class ParamsBudget:
             request.block += content
         return True
 
-    def finish(self, request: ActiveRequest) -> bytes | None:
-        """Give the params of a request that are now complete: a block that can be decoded without
-        an error. ``None`` when a limit forbids it.
+    def finish(
+        self, request: ActiveRequest
+    ) -> tuple[bytes, list[tuple[bytes, bytes]] | None] | None:
+        """Give the params of a request that are now complete; ``None`` when a limit forbids it.
+
+        Returns:
+            A block that can be decoded without an error; and its pairs, if that was done.
 
         Raises:
             ProtocolError: they end inside a pair.
         """
         block = bytes(request.block)
         request.block = b""
-        count = count_pairs(block, self._max_pairs)
-        if count > self._max_pairs or self._pairs_total + count > self._max_pairs_total:
+        most = self._max_pairs
+        pairs: list[tuple[bytes, bytes]] | None = None
+        count = 0
+        if COMPILED or len(block) > 2 * most:
+            count = count_pairs(block, most)
+            if count > most:
+                self.refuse(request)
+                return None
+        if not COMPILED:
+            pairs = decode_pairs(block)
+            count = len(pairs)
+        if self._pairs_total + count > self._max_pairs_total:
             self.refuse(request)
             return None
         request.pairs = count
         self._pairs_total += count
-        return block
+        return block, pairs
 
     def refuse(self, request: ActiveRequest) -> None:
         """Forget the params of a request, those that are still to come included."""

@@ -178,13 +178,13 @@ class ApplicationIntake(Intake):
                 self._receiver.params_too_large(request_id)
             return
         try:
-            block = self._budget.finish(request)
+            params = self._budget.finish(request)
         except ProtocolError as error:
             raise ProtocolError(f"params of request {request_id}: {error}", request_id) from error
-        if block is None:
+        if params is None:
             self._receiver.params_too_large(request_id)
         else:
-            self._receiver.params_received(request_id, block)
+            self._receiver.params_received(request_id, params[0], params[1])
 
     def _answer_management_record(self, record_type: int, content: bytes) -> None:
         if record_type == _UNKNOWN_TYPE:

@@ -5,7 +5,11 @@ from typing import Final
 
 from trifcgi.errors import ProtocolError
 
-__all__ = ["count_pairs", "decode_pairs", "encode_pairs", "find_value", "long_lengths"]
+__all__ = ["COMPILED", "count_pairs", "decode_pairs", "encode_pairs", "find_value", "long_lengths"]
+
+COMPILED: Final = not __file__.endswith(".py")
+"""Whether this is compiled code. It goes through a block in no time, as often as it likes, and
+makes only what is wanted; Python itself is faster when it decodes once and looks at that."""
 
 _MAX_LENGTH: Final = 0x7FFF_FFFF
 _LONG: Final = 0x8000_0000
@@ -74,9 +78,12 @@ def count_pairs(block: bytes, most: int) -> int:
 
 
 def find_value(block: bytes, name: bytes) -> bytes | None:
-    """The value of a name in a block that has been counted; of a repeated one the last."""
+    """The value of a name, which is not empty, in a block that has been counted; of a repeated
+    one the last.
+    """
     value: bytes | None = None
     length = len(name)
+    first = name[0]
     at = 0
     end = len(block)
     while at < end:
@@ -87,7 +94,7 @@ def find_value(block: bytes, name: bytes) -> bytes | None:
         else:
             at, name_length, value_length = long_lengths(block, at)
         middle = at + name_length
-        if name_length == length and block[at:middle] == name:
+        if name_length == length and block[at] == first and block[at:middle] == name:
             value = block[middle : middle + value_length]
         at = middle + value_length
     return value

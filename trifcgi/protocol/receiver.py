@@ -42,10 +42,16 @@ class Receiver:
         """See :class:`~trifcgi.protocol.RequestBegun`. ``role`` is a number here."""
         raise NotImplementedError
 
-    def params_received(self, request_id: int, block: bytes) -> None:
-        """See :class:`~trifcgi.protocol.ParamsReceived`. ``block`` is what
-        :func:`~trifcgi.protocol.decode_pairs` makes the pairs of, without an error: whoever
-        needs few of them, or all in another form, does not have to make them.
+    def params_received(
+        self, request_id: int, block: bytes, pairs: list[tuple[bytes, bytes]] | None
+    ) -> None:
+        """See :class:`~trifcgi.protocol.ParamsReceived`.
+
+        Args:
+            request_id: whose.
+            block: what :func:`~trifcgi.protocol.decode_pairs` makes the pairs of, without an
+                error: whoever needs few of them, or all in another form, need not make them.
+            pairs: they, where they were made all the same.
         """
         raise NotImplementedError
 
@@ -94,8 +100,12 @@ class EventCollector(Receiver):
         known: Any = _ROLES.get(role, role)
         self.events.append(RequestBegun(request_id, known, keep_connection, flags))
 
-    def params_received(self, request_id: int, block: bytes) -> None:
-        self.events.append(ParamsReceived(request_id, decode_pairs(block)))
+    def params_received(
+        self, request_id: int, block: bytes, pairs: list[tuple[bytes, bytes]] | None
+    ) -> None:
+        self.events.append(
+            ParamsReceived(request_id, decode_pairs(block) if pairs is None else pairs)
+        )
 
     def params_too_large(self, request_id: int) -> None:
         self.events.append(ParamsTooLarge(request_id))

@@ -5,7 +5,6 @@ import sys
 from typing import TYPE_CHECKING, Final
 
 from trifcgi.protocol.constants import Role
-from trifcgi.protocol.pairs import find_value
 from trifcgi.server.ending import Refusal, describe
 from trifcgi.server.exchange import Exchange
 
@@ -28,19 +27,18 @@ _TOO_LARGE: Final[Refusal] = (413, "The request's body is too large.", ())
 
 def admit(plane: "DataPlane", exchange: Exchange) -> Refusal | None:
     """Look at a request whose params are whole: ``None``, or why it is refused."""
-    block = exchange.block
     if exchange.role is _RESPONDER and not exchange.method:
         return _NO_METHOD
     limits = plane.limits
     if limits.max_body is not None and (
-        _number(find_value(block, b"CONTENT_LENGTH") or b"") > limits.max_body
+        _number(exchange.find_param(b"CONTENT_LENGTH") or b"") > limits.max_body
     ):
         return _TOO_LARGE
     if plane.running >= limits.max_requests:
         return _TOO_MANY
     # Nearly always it is nowhere, which a search for the bytes tells much faster.
-    if b"REQUEST_TIMEOUT" in block:
-        wanted = find_value(block, b"REQUEST_TIMEOUT")
+    if not exchange.block or b"REQUEST_TIMEOUT" in exchange.block:
+        wanted = exchange.find_param(b"REQUEST_TIMEOUT")
         if wanted is not None:
             _shorten(exchange, wanted)
     plane.running += 1

@@ -298,11 +298,13 @@ class Connection(Receiver):
         if not keep and not self.exchanges:
             self.close("refused")
 
-    def params_received(self, request_id: int, block: bytes) -> None:
+    def params_received(
+        self, request_id: int, block: bytes, pairs: list[tuple[bytes, bytes]] | None
+    ) -> None:
         exchange = self.exchanges.get(request_id)
         if exchange is None:
             return
-        exchange.block = block
+        exchange.take_params(block, pairs)
         if exchange.role is _AUTHORIZER:
             # lighttpd and mod_fcgid send no FCGI_STDIN to an authorizer (§6.3).
             exchange.body.ended = True

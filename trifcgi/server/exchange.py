@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Exchange", "Phase"]
 
+# Response bytes that are copied behind their head, to leave in one record with it.
+_WHOLE: Final = 16 * 1024
+
 # Text for FCGI_STDERR that waits for the response head. Past it the rest is dropped: the log
 # has the whole of what the server itself says.
 _MAX_HELD_STDERR: Final = 64 * 1024
@@ -186,6 +189,19 @@ class Exchange:
         if named is None:
             named = self._named = dict(self.pairs)
         return named
+
+    def take_params(self, block: bytes, pairs: list[tuple[bytes, bytes]] | None) -> None:
+        """The params are whole: one of the two is kept, the other made when it is asked for."""
+        if pairs is None:
+            self.block = block
+        else:
+            self._pairs = pairs
+
+    def find_param(self, name: bytes) -> bytes | None:
+        """One param's value."""
+        if self._pairs is None:
+            return find_value(self.block, name)
+        return self.named.get(name)
 
     @property
     def params(self) -> Params:
@@ -365,6 +381,25 @@ class Exchange:
         """The handler has read: the connection may go on reading."""
         self.connection.window.taken()
 
+    def respond(self, head: bytes, body: bytes, *, bodyless: bool = False) -> bool:
+        if (
+            len(body) > _WHOLE
+            or self.head is not None
+            or self._held_head
+            or self._sends >= _SLICE - 1
+            or self.phase is not _RUNNING
+        ):
+            return False
+        self.check_writable()
+        self.head = head
+        self.bodyless = bodyless
+        if body and not bodyless:
+            self.body_bytes = len(body)
+            head += body
+        self.connection.send_stdout(self.id, head)
+        self.end_early()
+        return True
+
     def must_pause(self) -> bool:
         """Whether the handler has sent so often without suspending that others must run."""
         self._sends += 1
@@ -422,8 +457,15 @@ class Exchange:
             return b""
         self._held_head = None
         head, status = complete_head(whole[:end])
-        self.begin_response(head, is_bodyless(self.method, status), status)
-        return whole[end:]
+        bodyless = is_bodyless(self.method, status)
+        rest = whole[end:]
+        if not rest or bodyless or self._held_stderr or len(rest) > _WHOLE:
+            self.begin_response(head, bodyless, status)
+            return rest
+        # In one record with the head.
+        self.body_bytes = len(rest)
+        self.begin_response(head, bodyless, status, rest)
+        return b""
 
     def send_head(self, head: bytes, bodyless: bool) -> None:
         """Queue a finished head; see :meth:`trifcgi.request.ResponseStream.send_head`."""
@@ -441,12 +483,16 @@ class Exchange:
         if self.stdout_closed:
             raise trio.ClosedResourceError("this request's stdout is closed")
 
-    def begin_response(self, head: bytes, bodyless: bool, status: int | None = None) -> None:
-        """Queue the head: the point of no return for the server's own answers."""
+    def begin_response(
+        self, head: bytes, bodyless: bool, status: int | None = None, body: bytes = b""
+    ) -> None:
+        """Queue the head, and ``body`` in the same record: the point of no return for the
+        server's own answers.
+        """
         self.head = head
         self.status = status
         self.bodyless = bodyless
-        self.connection.send_stdout(self.id, head)
+        self.connection.send_stdout(self.id, head + body if body else head)
         if self._held_stderr:
             self._release_stderr()
         self.connection.flush_soon()
@@ -507,7 +553,7 @@ class Exchange:
         """REQUEST_METHOD as it came; ``b""`` when absent."""
         method = self._method
         if method is None:
-            method = self._method = find_value(self.block, b"REQUEST_METHOD") or b""
+            method = self._method = self.find_param(b"REQUEST_METHOD") or b""
         return method
 
     @property
