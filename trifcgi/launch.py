@@ -230,6 +230,7 @@ async def _supervise(
         board = Board.create(_SPARE_SLOTS + 2 * size)
         stack.callback(board.close)
         spawned = InheritedSocket(LISTENSOCK_FILENO) in addresses
+        grace = configuration.timeouts(spawned=spawned).grace
 
         def tell_ready(facts: dict[str, Any]) -> None:
             report_listening(configuration, facts["app"], facts["kind"], listeners)
@@ -238,7 +239,7 @@ async def _supervise(
         supervisor = Supervisor(
             Terms(
                 size=size,
-                obey_within=configuration.timeouts(spawned=spawned).grace + _OBEY_WITHIN,
+                obey_within=grace + _OBEY_WITHIN,
                 ready_within=configuration.start_timeout,
                 max_requests=configuration.max_worker_requests,
                 max_rss=configuration.max_worker_rss,
@@ -255,9 +256,9 @@ async def _supervise(
                 nursery.start_soon(service.systemd.keep_watchdog)
                 nursery.start_soon(_close_on_stop, supervisor, listeners)
                 if control is not None:
-                    nursery.start_soon(
-                        _serve_control, control, configuration, supervisor, listeners, service
-                    )
+                    addressed = [address_of(listener) for listener in listeners]
+                    fleet = _Fleet(supervisor, addressed, grace, service)
+                    nursery.start_soon(_serve_control, control, configuration, fleet)
                 status = await supervisor.run()
                 nursery.cancel_scope.cancel(reason="the server has stopped")
         if supervisor.stopping.is_set():
@@ -304,6 +305,7 @@ class _Fleet:
 
     supervisor: Supervisor
     addresses: Sequence[str]
+    grace: float
     service: Service
 
     @property
@@ -333,16 +335,11 @@ class _Fleet:
 
 
 async def _serve_control(
-    control: ControlListeners,
-    configuration: Configuration,
-    supervisor: Supervisor,
-    listeners: Sequence[Listener],
-    service: Service,
+    control: ControlListeners, configuration: Configuration, fleet: _Fleet
 ) -> None:
-    fleet = _Fleet(supervisor, [address_of(listener) for listener in listeners], service)
     source = FleetSource(about_workers(configuration), fleet)
-    supervisor.greet = source.bring_up_to_date
-    supervisor.part = source.take_leave
+    fleet.supervisor.greet = source.bring_up_to_date
+    fleet.supervisor.part = source.take_leave
     async with trio.open_nursery() as nursery:
         nursery.start_soon(source.watch, name="trifcgi counts of workers")
         await control.serve(source)

@@ -221,6 +221,10 @@ class Crowd(Fleet):
     def addresses(self) -> Sequence[str]:
         return ["127.0.0.1:9000"]
 
+    @property
+    def grace(self) -> float:
+        return 30.0
+
     def stop(self) -> None:
         self.asked.append("stop")
         self.stopping = True

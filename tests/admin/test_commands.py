@@ -1,5 +1,6 @@
 """Every command, over one process and over workers: a command without a line here fails."""
 
+import itertools
 import logging
 import tracemalloc
 from collections.abc import AsyncGenerator, Callable, Iterator
@@ -237,7 +238,8 @@ async def test_a_drain_turns_readiness_off_and_may_be_repeated(kind: str) -> Non
     async with any_rig(kind) as rig, rig.held():
         assert (await rig.ask("GET", "/ready")).status == 200
         for _ in range(3):
-            assert (await rig.ask("POST", "/drain")).status == 200
+            answer = await rig.ask("POST", "/drain")
+            assert answer.data == {"stopping": True, "requests": 1, "grace": 30.0}
         ready = await rig.ask("GET", "/ready")
         assert (ready.status, ready.data) == (503, {"ready": False, "state": "draining"})
         assert (await rig.ask("GET", "/health")).status == 200
@@ -265,13 +267,12 @@ async def test_a_trace_shows_every_record_and_no_secret(kind: str) -> None:
         assert "geheim" not in answer.text
         (trace,) = answer.data["traces"]
         assert answer.data["awaited"] == 0
-        assert [(r["direction"], r["type"]) for r in trace["records"]] == [
+        kinds = [(r["direction"], r["type"]) for r in trace["records"]]
+        # How many records the output is in is not the trace's to say.
+        assert [kind for kind, _ in itertools.groupby(kinds)] == [
             ("in", "BEGIN_REQUEST"),
             ("in", "PARAMS"),
-            ("in", "PARAMS"),
             ("in", "STDIN"),
-            ("out", "STDOUT"),
-            ("out", "STDOUT"),
             ("out", "STDOUT"),
             ("out", "END_REQUEST"),
         ]

@@ -1,6 +1,7 @@
 """The commands for all workers of a supervisor: asked one by one, and summed."""
 
 import logging
+import math
 import os
 import platform
 import time
@@ -90,6 +91,10 @@ class Fleet(Protocol):
     @property
     def addresses(self) -> Sequence[str]:
         """What they listen on."""
+
+    @property
+    def grace(self) -> float:
+        """Seconds for which a graceful stop lets requests run on."""
 
     def stop(self) -> None:
         """Stop gracefully; called a second time, at once."""
@@ -381,16 +386,22 @@ class FleetSource:
         if now and not self._fleet.draining:
             self._fleet.stop()
         self._fleet.stop()
-        return self._stopping()
+        return await self._stopping()
 
     async def drain(self) -> Data:
         if not self._fleet.draining:
             self._fleet.stop()
-        return self._stopping()
+        return await self._stopping()
 
-    def _stopping(self) -> Data:
-        running = sum(known["requests"] for known in self._known.values())
-        return {"stopping": True, "requests": running, "grace": None}
+    async def _stopping(self) -> Data:
+        answers = await self._ask_all("GET", "/status")
+        running = sum(answer["requests"] for _, answer in answers if answer is not None)
+        grace = self._fleet.grace
+        return {
+            "stopping": True,
+            "requests": running,
+            "grace": None if grace == math.inf else grace,
+        }
 
     async def reload(self) -> Data:
         if self._fleet.draining:
