@@ -61,6 +61,16 @@ _STDERR_OPEN: Final = frozenset(
 )
 
 
+def _check_values(values: Mapping[bytes, bytes]) -> None:
+    # Each length takes four bytes at most: mostly that is enough to know, and a server does not
+    # encode the same values for each connection.
+    most = 0
+    for name, value in values.items():
+        most += 8 + len(name) + len(value)
+    if most > MAX_MANAGEMENT_LENGTH and len(encode_pairs(values.items())) > MAX_MANAGEMENT_LENGTH:
+        raise ValueError(f"the values take more than {MAX_MANAGEMENT_LENGTH} bytes")
+
+
 class Side(enum.Enum):
     """Which end of the wire a :class:`Connection` is."""
 
@@ -122,24 +132,21 @@ class Connection:
         values: Mapping[bytes, bytes] = {},
         receiver: Receiver | None = None,
     ) -> None:
-        if values and len(encode_pairs(values.items())) > MAX_MANAGEMENT_LENGTH:
-            raise ValueError(f"the values take more than {MAX_MANAGEMENT_LENGTH} bytes")
+        if values:
+            _check_values(values)
         self.side = side
         self._is_application = side is Side.APPLICATION
         self._reader = RecordReader()
         self._output = Output()
         self._requests: dict[int, ActiveRequest] = {}
         self._budget = ParamsBudget(max_params, max_params_total, max_pairs)
-        self._collector: EventCollector | FrontEndIntake
+        self._collector: EventCollector | FrontEndIntake | None = None
         self._intake: Intake
         if self._is_application:
-            self._collector = EventCollector()
+            if receiver is None:
+                self._collector = receiver = EventCollector()
             self._intake = ApplicationIntake(
-                self._requests,
-                self._budget,
-                self._output,
-                values,
-                self._collector if receiver is None else receiver,
+                self._requests, self._budget, self._output, values, receiver
             )
         else:
             self._collector = self._intake = FrontEndIntake(self._requests)
@@ -177,7 +184,8 @@ class Connection:
     def receive_data(self, data: bytes | bytearray | memoryview) -> list[Event]:
         """Take bytes that arrived, of any length and cut anywhere; return what they mean.
 
-        ``bytes`` are read in place; anything else is copied first.
+        ``bytes`` are read in place; anything else is copied first. A ``receiver`` gets what would
+        be events, so that there are none.
 
         Raises:
             ProtocolError: they are not FastCGI 1.0. The events ahead of the offending record are
@@ -187,6 +195,9 @@ class Connection:
         """
         collector = self._collector
         events: list[Event] = []
+        if collector is None:
+            self.deliver(data)
+            return events
         collector.events = events
         try:
             self.deliver(data)

@@ -76,7 +76,6 @@ class Connection(Receiver):
     Attributes:
         now: the trio clock, in seconds.
         nursery: the connection's own, while it is served.
-        writers: where the tasks wait that have sent too much.
         finishing: whether one of its tasks is about to close it.
         handing_over: whether it goes to another process once nothing runs on it.
     """
@@ -84,6 +83,8 @@ class Connection(Receiver):
     __slots__ = (
         "_cut_at",
         "_input_left",
+        "_trailing",
+        "_writers",
         "appointment",
         "cause",
         "closing",
@@ -102,11 +103,9 @@ class Connection(Receiver):
         "protocol",
         "received_at",
         "timeouts",
-        "trailing",
         "turns",
         "window",
         "wire",
-        "writers",
     )
 
     def __init__(self, plane: "DataPlane", wire: Wire, peer: str) -> None:
@@ -125,7 +124,7 @@ class Connection(Receiver):
         self.window = ReadWindow(self)
         self.turns = Turns(self)
         self.appointment = math.inf
-        self.trailing: set[Exchange] = set()
+        self._trailing: list[Exchange] | None = None
         self.idle_since = self.received_at = plane.now()
         self.in_body = False
         self.closing = False
@@ -136,7 +135,7 @@ class Connection(Receiver):
         self.finishing = False
         self.handing_over = False
         self._input_left = False
-        self.writers = trio.lowlevel.ParkingLot()
+        self._writers: trio.lowlevel.ParkingLot | None = None
         self.nursery: trio.Nursery | None = None
         self._cut_at = math.inf
 
@@ -152,7 +151,7 @@ class Connection(Receiver):
 
     def check(self, now: float) -> float:
         """Act on the deadlines that have passed; return the next one."""
-        if self.lost and not self.exchanges and not self.trailing:
+        if self.lost and not self.exchanges and not self._trailing:
             return math.inf
         if self._cut_at <= now:
             self._cut_at = math.inf
@@ -458,7 +457,9 @@ class Connection(Receiver):
         """End a request whose handler goes on: its ID is free, its place among those that may
         run is not.
         """
-        self.trailing.add(exchange)
+        if self._trailing is None:
+            self._trailing = []
+        self._trailing.append(exchange)
         self.end(exchange, 0)
         if not self.turns.driving:
             self.flush()
@@ -480,12 +481,12 @@ class Connection(Receiver):
 
     def release(self, exchange: Exchange) -> None:
         """The handler has returned, too, or was never called: drop what it holds."""
-        if self.trailing:
-            self.trailing.discard(exchange)
+        if self._trailing and exchange in self._trailing:
+            self._trailing.remove(exchange)
         if exchange.admitted:
             self.plane.running -= 1
         exchange.ended()
-        if (self.closing or self.lost) and not self.exchanges and not self.trailing:
+        if (self.closing or self.lost) and not self.exchanges and not self._trailing:
             self.turns.wake()
 
     def cut(self, exchange: Exchange) -> None:
@@ -503,6 +504,11 @@ class Connection(Receiver):
         if self.exchanges:
             self._cut_at = min(self._cut_at, self.now() + _CUT_GRACE)
             self.arm(self._cut_at)
+
+    @property
+    def trailing(self) -> "Sequence[Exchange]":
+        """The requests that have ended while their handlers go on."""
+        return self._trailing or ()
 
     # What goes out
 
@@ -565,13 +571,21 @@ class Connection(Receiver):
         return self.wire.unsent > HIGH_WATER or self.lost
 
     @property
+    def writers(self) -> trio.lowlevel.ParkingLot:
+        """Where the tasks wait that have sent too much; most connections never need it."""
+        if self._writers is None:
+            self._writers = trio.lowlevel.ParkingLot()
+        return self._writers
+
+    @property
     def has_room(self) -> bool:
         """Whether a handler that has waited to send may go on."""
         return self.wire.unsent <= LOW_WATER
 
     def output_drained(self) -> None:
         """The wire has sent most of what it held."""
-        self.writers.unpark_all()
+        if self._writers is not None:
+            self._writers.unpark_all()
 
     def output_blocked(self) -> float:
         """The wire has more than the peer takes: watch for progress. Returns the time."""
@@ -581,7 +595,8 @@ class Connection(Receiver):
 
     def wake_blocked(self) -> None:
         """Let every handler that waits to send look whether it still may."""
-        self.writers.unpark_all()
+        if self._writers is not None:
+            self._writers.unpark_all()
 
 
 def _is_from_nginx(exchange: Exchange) -> bool:

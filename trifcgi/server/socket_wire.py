@@ -4,7 +4,6 @@ import contextlib
 import select
 import socket
 import struct
-from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -56,7 +55,7 @@ class SocketWire:
         self._socket = sock
         self._fd = sock.fileno()
         self._poller = poller
-        self._backlog: deque[Chunk] = deque()
+        self._backlog: list[Chunk] = []
         self._interest = 0
         self._last = False
         self._half_closed = False
@@ -171,17 +170,19 @@ class SocketWire:
         backlog = self._backlog
         before = self.unsent
         while backlog:
-            chunks = [backlog[i] for i in range(min(len(backlog), _IOV_MAX))]
             try:
-                sent = self._socket.sendmsg(chunks)
+                sent = self._socket.sendmsg(backlog[:_IOV_MAX])
             except (BlockingIOError, InterruptedError):
                 break
             except OSError as error:
                 self._send_failed(error)
                 return
             self.unsent -= sent
-            while backlog and sent >= len(backlog[0]):
-                sent -= len(backlog.popleft())
+            whole = 0
+            while whole < len(backlog) and sent >= len(backlog[whole]):
+                sent -= len(backlog[whole])
+                whole += 1
+            del backlog[:whole]
             if sent:
                 backlog[0] = memoryview(backlog[0])[sent:]
         if backlog:

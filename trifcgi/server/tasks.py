@@ -152,7 +152,7 @@ async def _work(connection: Connection, stays: bool = False) -> None:
                         connection.flush()
                         await trio.lowlevel.checkpoint()
                         continue
-                    exchange = queue.popleft()
+                    exchange = queue.pop(0)
                     if exchange.reason is None:
                         turns.begin(exchange, scope, task)
                         coroutine = handler(exchange)
