@@ -379,3 +379,25 @@ def test_any_bytes_are_a_head_or_refused(data: bytes) -> None:
     assert end >= 0
     assert 200 <= status <= 999
     assert complete_head(completed) == (completed, status)
+
+
+@pytest.mark.parametrize("name", [b"Content-Type", b"content-type", b"X-Own"])
+def test_a_line_that_comes_again_is_the_same_in_its_own_case(name: bytes) -> None:
+    for value in (b"text/plain", b"text/html", b"text/plain"):
+        expected = name + b": " + value + b"\r\nStatus: 200 OK\r\n\r\n"
+        for pair in ((name, value), [name, value], (name, bytearray(value))):
+            assert encode_head(200, [pair]) == expected
+
+
+@pytest.mark.parametrize("value", [b"a\r\nx: y", b"a\n", b"\r", b"a\0"])
+def test_what_is_no_line_is_refused_however_often_it_comes(value: bytes) -> None:
+    for _ in range(3):
+        with pytest.raises(ResponseError, match="CR, LF or NUL"):
+            encode_head(200, [(b"content-type", b"text/plain"), (b"content-type", value)])
+
+
+def test_lengths_are_those_that_are_sent() -> None:
+    lengths: list[bytes] = []
+    encode_head(200, [(b"Content-Length", b"5"), (b"x", b"y")], lengths=lengths)
+    encode_head(204, [(b"content-length", b"6")], lengths=lengths)
+    assert lengths == [b"5"]

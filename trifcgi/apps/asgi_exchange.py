@@ -175,8 +175,9 @@ class Exchange:
         if not isinstance(headers, (list, tuple)):
             headers = _as_list(headers)
         try:
-            self._head = encode_head(status, headers)
-            length = _content_length(headers)
+            lengths: list[Any] = []
+            self._head = encode_head(status, headers, lengths=lengths)
+            length = _content_length(lengths) if lengths else None
         except (TypeError, ValueError, AttributeError) as error:
             raise _bad_start(status, headers) from error
         self._bodyless = is_bodyless(self._method, status)
@@ -220,15 +221,14 @@ def _count(left: int, size: int, more: bool) -> int:
     return left
 
 
-def _content_length(headers: Any) -> int | None:
+def _content_length(values: list[Any]) -> int | None:
     length: int | None = None
-    for name, value in headers:
-        if len(name) == 14 and name.lower() == b"content-length":
-            if not value.isdigit():
-                raise ResponseError(f"Content-Length is not a number of bytes: {value!r}")
-            if length is not None and length != int(value):
-                raise ResponseError("two Content-Length headers that differ")
-            length = int(value)
+    for value in values:
+        if not value.isdigit():
+            raise ResponseError(f"Content-Length is not a number of bytes: {value!r}")
+        if length is not None and length != int(value):
+            raise ResponseError("two Content-Length headers that differ")
+        length = int(value)
     return length
 
 

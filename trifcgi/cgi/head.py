@@ -104,18 +104,64 @@ def _tail(status: Any, reason: str | None) -> bytes:
         phrase = reason.encode("latin-1")
     except UnicodeEncodeError:
         raise ResponseError(f"the reason phrase {reason!r} is not Latin-1") from None
+    if any(byte in phrase for byte in b"\r\n\0"):
+        raise ResponseError(f"the reason phrase has a CR, LF or NUL in it: {phrase!r}")
     return b"Status: %d %b\r\n\r\n" % (status, phrase)
 
 
-def _refuse(head: bytes, headers: list[bytes]) -> ResponseError:
-    """Say which header it was that has a line break or NUL in it."""
-    for name, value in zip(headers[::4], headers[2::4], strict=True):
-        if any(byte in value for byte in b"\r\n\0"):
-            return ResponseError(f"header {name.decode()!r} has a CR, LF or NUL in it: {value!r}")
-    return ResponseError(f"the reason phrase has a CR, LF or NUL in it: {head[-80:]!r}")
+# Lines that many responses of a server have alike, by their pairs: found ready, and known to be
+# without line breaks. Never what belongs to one client, as cookies do.
+_LEARNED_LINES: Final = frozenset(
+    {
+        b"accept-ranges",
+        b"access-control-allow-origin",
+        b"cache-control",
+        b"content-encoding",
+        b"content-language",
+        b"content-security-policy",
+        b"content-type",
+        b"cross-origin-opener-policy",
+        b"permissions-policy",
+        b"referrer-policy",
+        b"server",
+        b"strict-transport-security",
+        b"vary",
+        b"x-content-type-options",
+        b"x-frame-options",
+    }
+)
+_MOST_LINES: Final = 256
+_LONGEST_LINE: Final = 256
+_lines: Final[dict[Any, bytes]] = {}
 
 
-def encode_head(status: Any, headers: Iterable[Any], *, reason: str | None = None) -> bytes:
+def _make_line(name: Any, value: Any) -> bytes:
+    line: bytes = name + b": " + value + b"\r\n"
+    if line.count(b"\n") != 1 or line.count(b"\r") != 1 or b"\0" in line:
+        raise ResponseError(
+            f"header {name.decode()!r} has a CR, LF or NUL in it: {bytes(value)!r}"
+        )
+    if len(line) <= _LONGEST_LINE and name.lower() in _LEARNED_LINES:
+        if len(_lines) >= _MOST_LINES:
+            _lines.clear()
+        _lines[bytes(name), bytes(value)] = line
+    return line
+
+
+def _learned_line(pair: Any) -> bytes | None:
+    try:
+        return _lines.get(pair)
+    except TypeError:  # a bytearray in it: no key
+        return None
+
+
+def encode_head(
+    status: Any,
+    headers: Iterable[Any],
+    *,
+    reason: str | None = None,
+    lengths: list[Any] | None = None,
+) -> bytes:
     """Make the head of a response, through the blank line that ends it.
 
     Args:
@@ -123,32 +169,30 @@ def encode_head(status: Any, headers: Iterable[Any], *, reason: str | None = Non
         headers: pairs of bytes, names and values, kept in their order. Hop-by-hop fields and
             ``Status`` are dropped, and so is ``Content-Length`` for a 204 (RFC 9110 §8.6).
         reason: the reason phrase; the usual one for the status without it, or when empty.
+        lengths: gets the value of each ``Content-Length`` that is sent.
 
     Raises:
         ResponseError: a status that cannot be sent; a name that is no token; CR, LF or
             NUL in a value or in the reason.
     """
-    fates = _fates
     parts: list[bytes] = []
-    for name, value in headers:
-        fate = fates[name]
-        if fate and (fate == _DROP or status == 204):
-            continue
-        parts.append(name)
-        parts.append(b": ")
-        parts.append(value)
-        parts.append(b"\r\n")
+    for pair in headers:
+        line = _learned_line(pair) if type(pair) is tuple else None
+        if line is None:
+            name, value = pair
+            fate = _fates[name]
+            if fate:
+                if fate == _DROP or status == 204:
+                    continue
+                if lengths is not None:
+                    lengths.append(value)
+            line = _make_line(name, value)
+        parts.append(line)
     if reason and reason != _REASONS.get(status):
         parts.append(_tail(status, reason))
     else:
         parts.append(_TAILS.get(status) or _tail(status, None))
-    head = b"".join(parts)
-    # Names are tokens, so each line has exactly the break that was put there. Counting in
-    # the whole costs a third of a look at each value.
-    lines = len(parts) // 4 + 2
-    if head.count(b"\n") != lines or head.count(b"\r") != lines or b"\0" in head:
-        raise _refuse(head, parts[:-1])
-    return head
+    return b"".join(parts)
 
 
 def is_bodyless(method: str | bytes, status: int) -> bool:

@@ -18,7 +18,11 @@ _HTTP_VERSIONS: Final = {
     b"HTTP/3": "3",
 }
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
-_PREFIX: Final = 5  # HTTP_
+# How names begin, as bytes, and the length of the only one with an H that is no header.
+_D: Final = 0x44
+_G: Final = 0x47
+_H: Final = 0x48
+_HTTPS: Final = 5
 _MOST_DIGITS: Final = 18  # a larger content length is no length; and int() has bounds of its own
 
 
@@ -27,12 +31,16 @@ class BadParams(ValueError):
 
 
 def _number(digits: bytes | None) -> int | None:
-    if digits is None or not digits.isdigit() or len(digits) > _MOST_DIGITS:
+    if not digits or not digits.isdigit() or len(digits) > _MOST_DIGITS:
         return None
     return int(digits)
 
 
 def _port(digits: bytes | None) -> int | None:
+    if digits == b"443":
+        return 443
+    if digits == b"80":
+        return 80
     port = _number(digits)
     return port if port is not None and 0 < port < 65536 else None
 
@@ -259,19 +267,12 @@ class Meaning:
         return environ
 
 
-def _is_header(block: bytes, at: int) -> bool:
-    """Whether five bytes say ``HTTP_``. One by one: compiled, a slice to compare costs more."""
-    return (
-        block[at] == 0x48
-        and block[at + 1] == 0x54
-        and block[at + 2] == 0x54
-        and block[at + 3] == 0x50
-        and block[at + 4] == 0x5F
-    )
-
-
 def _read_variables(block: bytes) -> dict[bytes, bytes]:
-    """The params that are no headers, by name; of a repeated one the last."""
+    """The params that anybody here asks for by name; of a repeated one the last.
+
+    Left out are headers, and what says where files are and who the gateway is: DOCUMENT_ROOT,
+    GATEWAY_INTERFACE.
+    """
     variables: dict[bytes, bytes] = {}
     at = 0
     end = len(block)
@@ -284,9 +285,10 @@ def _read_variables(block: bytes) -> dict[bytes, bytes]:
             at, name_length, value_length = long_lengths(block, at)
         middle = at + name_length
         stop = middle + value_length
-        # In this order: behind an empty pair there may be no byte to look at.
-        if name_length < _PREFIX or not _is_header(block, at):
-            variables[block[at:middle]] = block[middle:stop]
+        if name_length:
+            first = block[at]
+            if (first != _H or name_length == _HTTPS) and first != _D and first != _G:
+                variables[block[at:middle]] = block[middle:stop]
         at = stop
     return variables
 
@@ -307,7 +309,7 @@ def _read_headers(block: bytes) -> list[tuple[bytes, bytes]]:
             at, name_length, value_length = long_lengths(block, at)
         middle = at + name_length
         stop = middle + value_length
-        if name_length > _PREFIX and _is_header(block, at):
+        if name_length > _HTTPS and block[at] == _H:
             name = names[block[at:middle]]
             if name is not None:
                 if name is COOKIE:
@@ -353,7 +355,7 @@ def _read_environ(block: bytes, environ: dict[str, str]) -> dict[bytes, bytes]:
         if name is not None:
             environ[name] = value.decode("latin-1")
             count += 1
-        if name_length < _PREFIX or not _is_header(block, at):
+        if name_length and (name_length == _HTTPS or block[at] != _H):
             variables[param] = value
         at = stop
     if len(environ) != count:

@@ -16,7 +16,7 @@ from trifcgi.protocol.constants import (
     Role,
 )
 from trifcgi.protocol.events import ConnectionEnded, Event
-from trifcgi.protocol.framing import Output, end_tail
+from trifcgi.protocol.framing import Output, end_tail, plain_tail
 from trifcgi.protocol.intake import ApplicationIntake, FrontEndIntake, Intake
 from trifcgi.protocol.pairs import encode_pairs
 from trifcgi.protocol.receiver import EventCollector, Receiver
@@ -47,6 +47,8 @@ _STDERR: Final = int(RecordType.STDERR)
 _DATA: Final = int(RecordType.DATA)
 _GET_VALUES: Final = int(RecordType.GET_VALUES)
 
+_ANSWERING: Final = int(ApplicationState.ANSWERING)
+_STDOUT_MOVE: Final = int(Move.STDOUT)
 _NO_MOVE: Final = 0  # neither a Move nor a state has this number
 
 _STDOUT_OPEN: Final = frozenset(
@@ -249,7 +251,7 @@ class Connection:
         Raises:
             LocalProtocolError: the request is not active, or its stdout has ended.
         """
-        self._step_of_application(request_id, Move.STDOUT if data else _NO_MOVE)
+        self._step_of_application(request_id, _STDOUT_MOVE if data else _NO_MOVE)
         self._output.add_stream(_STDOUT, request_id, data)
 
     def send_stderr(self, request_id: int, data: bytes | bytearray | memoryview) -> None:
@@ -290,13 +292,16 @@ class Connection:
         if request is None or not self._is_application:
             raise self._not_possible("end", request_id)
         state = request.application
-        tail = end_tail(
-            request_id,
-            app_status,
-            protocol_status,
-            stdout_open=state in _STDOUT_OPEN,
-            stderr_open=state in _STDERR_OPEN,
-        )
+        if state == _ANSWERING and app_status == 0 and protocol_status == 0:
+            tail = plain_tail(request_id)
+        else:
+            tail = end_tail(
+                request_id,
+                app_status,
+                protocol_status,
+                stdout_open=state in _STDOUT_OPEN,
+                stderr_open=state in _STDERR_OPEN,
+            )
         del self._requests[request_id]
         self._budget.release(request)
         self._output.add(tail)
@@ -307,6 +312,8 @@ class Connection:
         if request is None or not self._is_application:
             raise self._not_possible("answer", request_id)
         if move != _NO_MOVE:
+            if move == _STDOUT_MOVE and request.application == _ANSWERING:
+                return  # as nearly always, and it changes nothing
             after = APPLICATION_ROWS[request.application].get(move, ILLEGAL)
             if after <= 0:  # what a receiver tolerates is not for us to send
                 raise _not_legal(move, request_id, ApplicationState(request.application))

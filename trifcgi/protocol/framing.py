@@ -11,7 +11,7 @@ from trifcgi.protocol.constants import (
 )
 from trifcgi.protocol.records import HEADER, pack_end_request, pack_header
 
-__all__ = ["Output", "end_tail"]
+__all__ = ["Output", "end_tail", "plain_tail"]
 
 JOINED_UP_TO: Final = 16 * 1024
 """Content of at most so many bytes is copied behind its header. Up to here the copy is cheaper
@@ -36,6 +36,11 @@ def _plain_tail(request_id: int) -> bytes:
 _PLAIN_TAILS: Final = [_plain_tail(request_id) for request_id in range(256)]
 
 
+def plain_tail(request_id: int) -> bytes:
+    """The last bytes of nearly every answer: no stderr, status 0, complete."""
+    return _PLAIN_TAILS[request_id] if request_id < 256 else _plain_tail(request_id)
+
+
 def end_tail(
     request_id: int, app_status: int, protocol_status: int, *, stdout_open: bool, stderr_open: bool
 ) -> bytes:
@@ -43,7 +48,7 @@ def end_tail(
     FCGI_END_REQUEST.
     """
     if stdout_open and not stderr_open and app_status == 0 and protocol_status == _COMPLETE:
-        return _PLAIN_TAILS[request_id] if request_id < 256 else _plain_tail(request_id)
+        return plain_tail(request_id)
     tail = pack_end_request(request_id, app_status, protocol_status)
     if stderr_open:
         tail = pack_header(_STDERR, request_id, 0, _PADDING) + bytes(_PADDING) + tail

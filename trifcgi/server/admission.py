@@ -18,6 +18,7 @@ _log = logging.getLogger("trifcgi.server")
 # Digits of the largest 64-bit number.
 _MAX_DIGITS: Final = 19
 
+_METHOD_LENGTH: Final = len(b"REQUEST_METHOD")
 _RESPONDER: Final = Role.RESPONDER
 
 _TOO_MANY: Final[Refusal] = (503, "The server is busy.", ((b"Retry-After", b"1"),))
@@ -27,7 +28,7 @@ _TOO_LARGE: Final[Refusal] = (413, "The request's body is too large.", ())
 
 def admit(plane: "DataPlane", exchange: Exchange) -> Refusal | None:
     """Look at a request whose params are whole: ``None``, or why it is refused."""
-    if exchange.role is _RESPONDER and not exchange.method:
+    if exchange.role is _RESPONDER and not _has_method(exchange):
         return _NO_METHOD
     limits = plane.limits
     if limits.max_body is not None and (
@@ -44,6 +45,19 @@ def admit(plane: "DataPlane", exchange: Exchange) -> Refusal | None:
     plane.running += 1
     exchange.admitted = True
     return None
+
+
+def _has_method(exchange: Exchange) -> bool:
+    """Whether the params make a request.
+
+    A search for the bytes of such a pair takes a fraction of going through all of them. Some
+    value may hold them, too: where REQUEST_METHOD itself is missing then, the handler finds out.
+    """
+    block = exchange.block
+    at = block.find(b"REQUEST_METHOD")
+    if at >= 2 and block[at - 2] == _METHOD_LENGTH and 0 < block[at - 1] < 128:
+        return True
+    return bool(exchange.method)
 
 
 def _shorten(exchange: Exchange, wanted: bytes) -> None:

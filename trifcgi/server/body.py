@@ -38,7 +38,8 @@ class Body:
     )
 
     def __init__(self) -> None:
-        self._chunks: deque[bytes] = deque()
+        # Made for the first bytes: most requests have no body.
+        self._chunks: deque[bytes] | None = None
         self._spool: IO[bytes] | None = None
         self._spool_read = 0
         self._spool_written = 0
@@ -60,8 +61,13 @@ class Body:
         if self._spool is not None:
             self._write(self._spool, data)
         else:
-            self._chunks.append(data)
-            self.buffered += len(data)
+            self._append(data)
+
+    def _append(self, data: bytes) -> None:
+        if self._chunks is None:
+            self._chunks = deque()
+        self._chunks.append(data)
+        self.buffered += len(data)
 
     def feed_spooling(self, data: bytes) -> None:
         """Append bytes; past the window they go to the temporary file, order kept.
@@ -82,25 +88,26 @@ class Body:
         """Remove and return at most ``max_bytes`` from the front; ``b""`` if there are none."""
         if not self._chunks and self._spool is not None:
             self._refill(self._spool)
-        if not self._chunks:
+        chunks = self._chunks
+        if not chunks:
             return b""
-        data = self._chunks.popleft()
-        if self._chunks and len(data) < _SMALL:
-            data = self._join(data)
+        data = chunks.popleft()
+        if chunks and len(data) < _SMALL:
+            data = self._join(data, chunks)
         if max_bytes is not None and len(data) > max_bytes:
-            self._chunks.appendleft(data[max_bytes:])
+            chunks.appendleft(data[max_bytes:])
             data = data[:max_bytes]
         self.buffered -= len(data)
         return data
 
-    def _join(self, data: bytes) -> bytes:
+    def _join(self, data: bytes, chunks: deque[bytes]) -> bytes:
         """Add the small pieces that follow: each one that a handler takes costs it a round,
         and a WSGI app in its thread two task switches.
         """
         pieces = [data]
         size = len(data)
-        while self._chunks and size + len(self._chunks[0]) <= _JOINED:
-            pieces.append(self._chunks.popleft())
+        while chunks and size + len(chunks[0]) <= _JOINED:
+            pieces.append(chunks.popleft())
             size += len(pieces[-1])
         return b"".join(pieces)
 
@@ -109,8 +116,7 @@ class Body:
         data = spool.read(WINDOW // 4)
         self._spool_read += len(data)
         if data:
-            self._chunks.append(data)
-            self.buffered += len(data)
+            self._append(data)
         if self._spool_read == self._spool_written:
             self._drop_spool(spool)
 
@@ -125,9 +131,9 @@ class Body:
 
     def discard(self) -> None:
         """Forget what is unread and give its memory and file back."""
-        if self.buffered:
+        if self._chunks:
             self._chunks.clear()
-            self.buffered = 0
+        self.buffered = 0
         if self._spool is not None:
             self._drop_spool(self._spool)
 

@@ -66,8 +66,6 @@ class DataPlane:
         tracer: is told all bytes that come and go, while there is one.
         roles: those that the handler serves, by number.
         cut_by_drain: requests that the drain's grace was too short for.
-        stepping: the request whose handler runs at this very moment; for other threads, which
-            see by it what holds the event loop up.
     """
 
     def __init__(
@@ -98,7 +96,6 @@ class DataPlane:
         self.reaper = Reaper()
         self.running = 0
         self.begun = 0
-        self.stepping: Exchange | None = None
         self.draining = False
         self.stopping = StopSignal()
         self.tracer: Tracer | None = None
@@ -166,6 +163,16 @@ class DataPlane:
         finally:
             if self._poller is not None:
                 self._poller.close()
+
+    @property
+    def stepping(self) -> Exchange | None:
+        """The request whose handler runs at this very moment; for other threads, which see by it
+        what holds the event loop up.
+        """
+        for connection in list(self._open):
+            if connection.turns.stepping is not None:
+                return connection.turns.stepping
+        return None
 
     def open_connections(self) -> list[Connection]:
         """The connections that are open now."""

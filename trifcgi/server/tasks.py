@@ -158,21 +158,18 @@ async def _work(connection: Connection, stays: bool = False) -> None:
                         coroutine = handler(exchange)
                         if type(coroutine) is not types.CoroutineType:
                             coroutine = _awaiting(coroutine)
-                        # Tools that walk trio's tasks do not see one that is stepped by hand.
-                        exchange.coroutine = coroutine
                         # Of its own, so that context variables that the handler sets do not
                         # reach the connection's next request.
                         run = contextvars.copy_context().run
-                        turns.step(exchange)
+                        turns.first_step(exchange, coroutine)
                         try:
                             trap = run(coroutine.send, None)
                         except StopIteration as done:
-                            turns.stepped()
                             app_status = done.value
                         else:
                             turns.stepped()
                             app_status = await _drive(connection, exchange, coroutine, run, trap)
-                        ending.returned(exchange, app_status)
+                        turns.returned(exchange, app_status)
                         if _innermost(task) is not within:
                             left_open = True
                             break

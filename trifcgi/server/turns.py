@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
+from trifcgi.server import ending
 from trifcgi.server.exchange import Exchange
 from trifcgi.server.phase import Phase
 
@@ -38,9 +39,19 @@ class Turns:
         waking: whether a task was woken and has not looked yet.
         driving: whether a handler is being stepped at this very moment. What it sends then is
             flushed when it suspends or returns.
+        stepping: whose.
     """
 
-    __slots__ = ("_connection", "_nursery", "_work", "driving", "parked", "queue", "waking")
+    __slots__ = (
+        "_connection",
+        "_nursery",
+        "_work",
+        "driving",
+        "parked",
+        "queue",
+        "stepping",
+        "waking",
+    )
 
     def __init__(self, connection: "Connection") -> None:
         self._connection = connection
@@ -51,6 +62,7 @@ class Turns:
         self.parked: list[trio.lowlevel.Task] = []
         self.waking = False
         self.driving = False
+        self.stepping: Exchange | None = None
 
     def open(
         self,
@@ -106,12 +118,27 @@ class Turns:
     def step(self, exchange: Exchange) -> None:
         """The handler's next step begins."""
         self.driving = True
-        self._connection.plane.stepping = exchange
+        self.stepping = exchange
+
+    def first_step(self, exchange: Exchange, coroutine: Coroutine[Any, Any, Any]) -> None:
+        """The first step of the handler's coroutine begins.
+
+        Tools that walk trio's tasks do not see one that is stepped by hand: hence a note of it.
+        """
+        exchange.coroutine = coroutine
+        self.driving = True
+        self.stepping = exchange
 
     def stepped(self) -> None:
         """That step is over, however it ended."""
         self.driving = False
-        self._connection.plane.stepping = None
+        self.stepping = None
+
+    def returned(self, exchange: Exchange, app_status: Any) -> None:
+        """It was the last one, and the handler has returned."""
+        self.driving = False
+        self.stepping = None
+        ending.returned(exchange, app_status)
 
     def suspended(self) -> None:
         """The handler is about to wait: what it has sent leaves, and others have their turn."""
