@@ -130,7 +130,7 @@ class Worker:
 
     Attributes:
         plane: the data plane, once it takes requests.
-        listeners: what it listens on.
+        addresses: what it listens on, also once that is closed.
     """
 
     def __init__(
@@ -147,7 +147,7 @@ class Worker:
         instruments: Sequence[Instrument] = (),
     ) -> None:
         self.plane: DataPlane | None = None
-        self.listeners: list[Listener] = []
+        self.addresses: list[str] = []
         self._configuration = configuration
         self._app = app
         self._addresses = addresses
@@ -193,7 +193,8 @@ class Worker:
                     await stack.enter_async_context(_running(access_log))
                 await self._watch(plane, stack)
                 keep_logging()
-                self.plane, self.listeners = plane, listeners
+                self.plane = plane
+                self.addresses = [address_of(listener) for listener in listeners]
                 await plane.serve(listeners, task_status=_Ready(self._is_ready))
 
     async def _open_listeners(self, stack: contextlib.AsyncExitStack) -> list[Listener]:

@@ -82,7 +82,7 @@ class LocalControls(Controls):
         return self.running
 
     @property
-    def listeners(self) -> list[Any]:
+    def addresses(self) -> Sequence[str]:
         return []
 
     @property

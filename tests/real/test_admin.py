@@ -134,6 +134,26 @@ def test_it_answers_at_once_while_every_slot_is_taken(
         assert sorted(took)[len(took) // 2] < 0.05
 
 
+@pytest.mark.parametrize("more", [(), ("--workers", "1")], ids=["alone", "workers"])
+def test_it_shows_a_server_that_drains(
+    short_directory: Path, ports: PortBlock, more: tuple[str, ...]
+) -> None:
+    with serving(short_directory, ports, *more, "--grace", "60") as served:
+        served.hold("/hold/1")
+        asked = served.http("POST", "/drain")
+        assert asked == (200, {"stopping": True, "requests": 1, "grace": 60.0})
+        for _ in range(2):
+            status, shown = served.http("GET", "/status")
+            assert status == 200
+            assert (shown["state"], shown["requests"]) == ("draining", 1)
+            assert shown["listeners"] == [served.address]
+            assert served.http("GET", "/ready") == (503, {"ready": False, "state": "draining"})
+        for path in ("/requests", "/connections", "/tasks", "/metrics", "/config", "/memory"):
+            assert served.http("GET", path)[0] == 200
+        assert served.http("POST", "/stop")[0] == 200
+        assert served.process.wait() == 1
+
+
 def test_the_command_line_shows_and_changes(served: Served) -> None:
     served.hold("/hold/me")
     listed = served.admin("requests")

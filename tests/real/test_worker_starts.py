@@ -32,7 +32,7 @@ sys.modules["app_of_workers"].served = App()
 STUCK_IN_THE_LOOP = STUCK_LIFESPAN.replace(
     "await trio.sleep_forever()", "import time; time.sleep(600)"
 )
-GIVEN_UP = "is not ready after 3 s; it is aborted"
+GIVEN_UP = "is not ready after 4 s; it is aborted"
 
 
 @pytest.fixture
@@ -61,17 +61,17 @@ def test_a_start_that_hangs_ends_with_one_sentence_and_says_where(
     workers: Workers, code: str, app: str, place: str
 ) -> None:
     workers.write("at_import", code)
-    workers.prepare("--start-timeout", "3", app=app)
+    workers.prepare("--start-timeout", "4", app=app)
     assert workers.serving.wait(30) == 1
     assert f"supervisor: worker 1 {GIVEN_UP}\n" in workers.log
-    assert workers.log.count("worker 1 could not start (not ready within 3 s)\n") == 1
+    assert workers.log.count("worker 1 could not start (not ready within 4 s)\n") == 1
     assert place in workers.log
     assert "listening on" not in workers.log
 
 
 def test_a_lifespan_that_hangs_is_shown_as_tasks(workers: Workers) -> None:
     workers.write("at_import", STUCK_LIFESPAN)
-    workers.prepare("--start-timeout", "3", app="app_of_workers:served")
+    workers.prepare("--start-timeout", "4", app="app_of_workers:served")
     assert workers.serving.wait(30) == 1
     shown = workers.log.partition("worker 1: the app's startup takes long\n")[2]
     assert "in wait_for_the_database\n" in shown.partition(GIVEN_UP)[0]
@@ -93,10 +93,10 @@ def test_a_reload_that_hangs_leaves_the_old_workers_serving(workers: Workers) ->
 
 
 def test_one_in_the_place_of_a_dead_one_is_tried_again_with_pauses(workers: Workers) -> None:
-    workers.start("--start-timeout", "4")
+    workers.start("--start-timeout", "6")
     workers.write("at_import", STUCK_IMPORT)
     workers.signal_worker(signal.SIGKILL)
-    workers.wait_log("has died (not ready within 4 s); 2 workers in a row have died in its place")
+    workers.wait_log("has died (not ready within 6 s); 2 workers in a row have died in its place")
     assert workers.ask().startswith(b"1 ")
     workers.write("at_import", "")
     workers.wait_log("is ready", 3)

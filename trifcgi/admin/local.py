@@ -6,8 +6,8 @@ import os
 import platform
 import time
 import tracemalloc
-from collections.abc import Mapping
-from typing import Any, Final, Protocol
+from collections.abc import Mapping, Sequence
+from typing import Final, Protocol
 
 import attrs
 import trio
@@ -28,7 +28,7 @@ from trifcgi.observe.instrument import StopReason
 from trifcgi.observe.masking import MASK, is_secret
 from trifcgi.observe.stacks import request_tree, task_tree
 from trifcgi.observe.trace import Tracer
-from trifcgi.server import DataPlane, address_of
+from trifcgi.server import DataPlane
 from trifcgi.server.exchange import Exchange
 from trifcgi.server.phase import Phase
 
@@ -46,8 +46,8 @@ class Controls(Protocol):
         """The data plane, once it takes requests."""
 
     @property
-    def listeners(self) -> list[Any]:
-        """What it listens on."""
+    def addresses(self) -> Sequence[str]:
+        """What it listens on; once it drains, what it listened on."""
 
     @property
     def lines_lost(self) -> int:
@@ -108,7 +108,7 @@ class LocalSource:
             "uptime": round(time.time() - self._about.began, 3),
             "ready": state == "running",
             "state": state,
-            "listeners": [address_of(listener) for listener in self._controls.listeners],
+            "listeners": list(self._controls.addresses),
             "connections": worker["connections"],
             "requests": worker["requests"],
             "totals": worker["totals"],
