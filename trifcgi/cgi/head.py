@@ -37,6 +37,7 @@ _STATUS_LINE: Final = re.compile(rb"HTTP/[0-9.]+[ \t]+([0-9]{3})(?:[ \t]+(.*))?"
 _KEEP: Final = 0
 _DROP: Final = 1
 _CONTENT_LENGTH: Final = 2
+_LEARN: Final = 3
 
 _DROPPED: Final = frozenset(
     {
@@ -55,13 +56,38 @@ _DROPPED: Final = frozenset(
 )
 
 
+# Whose lines many responses of a server have alike: kept ready, and known to be without line
+# breaks. Never what belongs to one client, as cookies do.
+_LEARNED: Final = frozenset(
+    {
+        b"accept-ranges",
+        b"access-control-allow-origin",
+        b"cache-control",
+        b"content-encoding",
+        b"content-language",
+        b"content-security-policy",
+        b"content-type",
+        b"cross-origin-opener-policy",
+        b"permissions-policy",
+        b"referrer-policy",
+        b"server",
+        b"strict-transport-security",
+        b"vary",
+        b"x-content-type-options",
+        b"x-frame-options",
+    }
+)
+
+
 def _fate(name: bytes) -> int:
     if TOKEN.fullmatch(name) is None:
         raise ResponseError(f"{bytes(name)!r} is no header name (RFC 9110 §5.1)")
     lowered = name.lower()
     if lowered in _DROPPED:
         return _DROP
-    return _CONTENT_LENGTH if lowered == b"content-length" else _KEEP
+    if lowered == b"content-length":
+        return _CONTENT_LENGTH
+    return _LEARN if lowered in _LEARNED else _KEEP
 
 
 _fates: Final = LearnedNames(_fate)
@@ -104,48 +130,21 @@ def _tail(status: Any, reason: str | None) -> bytes:
         phrase = reason.encode("latin-1")
     except UnicodeEncodeError:
         raise ResponseError(f"the reason phrase {reason!r} is not Latin-1") from None
-    if any(byte in phrase for byte in b"\r\n\0"):
-        raise ResponseError(f"the reason phrase has a CR, LF or NUL in it: {phrase!r}")
     return b"Status: %d %b\r\n\r\n" % (status, phrase)
 
 
-# Lines that many responses of a server have alike, by their pairs: found ready, and known to be
-# without line breaks. Never what belongs to one client, as cookies do.
-_LEARNED_LINES: Final = frozenset(
-    {
-        b"accept-ranges",
-        b"access-control-allow-origin",
-        b"cache-control",
-        b"content-encoding",
-        b"content-language",
-        b"content-security-policy",
-        b"content-type",
-        b"cross-origin-opener-policy",
-        b"permissions-policy",
-        b"referrer-policy",
-        b"server",
-        b"strict-transport-security",
-        b"vary",
-        b"x-content-type-options",
-        b"x-frame-options",
-    }
-)
+# Learned lines, by their pairs.
 _MOST_LINES: Final = 256
 _LONGEST_LINE: Final = 256
 _lines: Final[dict[Any, bytes]] = {}
 
 
-def _make_line(name: Any, value: Any) -> bytes:
-    line: bytes = name + b": " + value + b"\r\n"
-    if line.count(b"\n") != 1 or line.count(b"\r") != 1 or b"\0" in line:
-        raise ResponseError(
-            f"header {name.decode()!r} has a CR, LF or NUL in it: {bytes(value)!r}"
-        )
-    if len(line) <= _LONGEST_LINE and name.lower() in _LEARNED_LINES:
+def _learn(name: bytes, value: bytes) -> None:
+    line = name + b": " + value + b"\r\n"
+    if len(line) <= _LONGEST_LINE and not _breaks(value):
         if len(_lines) >= _MOST_LINES:
             _lines.clear()
         _lines[bytes(name), bytes(value)] = line
-    return line
 
 
 def _learned_line(pair: Any) -> bytes | None:
@@ -153,6 +152,20 @@ def _learned_line(pair: Any) -> bytes | None:
         return _lines.get(pair)
     except TypeError:  # a bytearray in it: no key
         return None
+
+
+def _breaks(value: bytes) -> bool:
+    return any(byte in value for byte in b"\r\n\0")
+
+
+def _refuse(head: bytes, headers: Iterable[Any]) -> ResponseError:
+    """Say which header it was that has a line break or NUL in it."""
+    for name, value in headers:
+        if _breaks(value):
+            return ResponseError(
+                f"header {name.decode()!r} has a CR, LF or NUL in it: {bytes(value)!r}"
+            )
+    return ResponseError(f"the reason phrase has a CR, LF or NUL in it: {head[-80:]!r}")
 
 
 def encode_head(
@@ -176,23 +189,43 @@ def encode_head(
             NUL in a value or in the reason.
     """
     parts: list[bytes] = []
+    lines = 2
+    certain = not reason
+    unlearned: list[Any] = []
     for pair in headers:
         line = _learned_line(pair) if type(pair) is tuple else None
-        if line is None:
-            name, value = pair
-            fate = _fates[name]
-            if fate:
-                if fate == _DROP or status == 204:
-                    continue
-                if lengths is not None:
-                    lengths.append(value)
-            line = _make_line(name, value)
-        parts.append(line)
+        if line is not None:
+            parts.append(line)
+            lines += 1
+            continue
+        name, value = pair
+        fate = _fates[name]
+        if fate and (fate == _DROP or (fate == _CONTENT_LENGTH and status == 204)):
+            continue
+        parts.append(name)
+        parts.append(b": ")
+        parts.append(value)
+        parts.append(b"\r\n")
+        lines += 1
+        if fate == _CONTENT_LENGTH:
+            if lengths is not None:
+                lengths.append(value)
+            if value.isdigit():
+                continue
+        elif fate == _LEARN:
+            _learn(name, value)
+        certain = False
+        unlearned.append((name, value))
     if reason and reason != _REASONS.get(status):
         parts.append(_tail(status, reason))
     else:
         parts.append(_TAILS.get(status) or _tail(status, None))
-    return b"".join(parts)
+    head = b"".join(parts)
+    # Names are tokens, so each line has exactly the break that was put there. Counting in
+    # the whole costs a third of a look at each value.
+    if not certain and (head.count(b"\n") != lines or head.count(b"\r") != lines or b"\0" in head):
+        raise _refuse(head, unlearned)
+    return head
 
 
 def is_bodyless(method: str | bytes, status: int) -> bool:
@@ -215,19 +248,19 @@ def end_of_head(data: bytes | bytearray, start: int = 0) -> int:
         The index just after the blank line, or -1 while there is none.
     """
     if start < 3:
-        if data.startswith(b"\n"):
+        if data[:1] == b"\n":
             return 1
-        if data.startswith(b"\r\n"):
+        if data[:2] == b"\r\n":
             return 2
         start = 0
     else:
         start -= 3  # the blank line may have begun in what was seen already
     # Two searches for what is nearly always the first of them take half as long as a pattern.
     found = data.find(b"\n\r\n", start)
-    bare = data.find(b"\n\n", start) if found < 0 else data.find(b"\n\n", start, found + 1)
-    if bare >= 0:
-        return bare + 2
-    return -1 if found < 0 else found + 3
+    if found >= 0 and b"\n\n" not in data[start : found + 1]:
+        return found + 3
+    bare = data.find(b"\n\n", start)
+    return -1 if bare < 0 else bare + 2
 
 
 def _parse_status(value: bytes, pattern: re.Pattern[bytes]) -> tuple[int, str]:
