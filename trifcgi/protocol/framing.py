@@ -113,7 +113,7 @@ class Output:
         if len(content) <= JOINED_UP_TO:
             self.add_stream(record_type, request_id, bytes(content))
         else:
-            self._add_long_stream(record_type, request_id, memoryview(content))
+            self._add_long_stream(record_type, request_id, content)
 
     def add_padded_stream(
         self, record_type: int, request_id: int, data: bytes | bytearray | memoryview
@@ -130,12 +130,29 @@ class Output:
             header = pack_header(record_type, request_id, len(piece), padding)
             self.add(header + piece + bytes(padding))
 
-    def _add_long_stream(self, record_type: int, request_id: int, content: memoryview) -> None:
-        for start in range(0, len(content), MAX_CONTENT_LENGTH):
-            piece = content[start : start + MAX_CONTENT_LENGTH]
-            header = pack_header(record_type, request_id, len(piece))
-            if len(piece) <= JOINED_UP_TO:
-                self.add(header + piece)
-            else:
-                self._chunks += (header, piece)
-                self.size += HEADER_LEN + len(piece)
+    def _add_long_stream(
+        self, record_type: int, request_id: int, content: bytes | memoryview
+    ) -> None:
+        chunks = self._chunks
+        rest = len(content)
+        self.size += rest
+        if rest > MAX_CONTENT_LENGTH:
+            content = memoryview(content)
+            header = _pack_header(VERSION_1, record_type, request_id, MAX_CONTENT_LENGTH, 0)
+            start = 0
+            while rest >= MAX_CONTENT_LENGTH:
+                chunks.append(header)
+                chunks.append(content[start : start + MAX_CONTENT_LENGTH])
+                self.size += HEADER_LEN
+                start += MAX_CONTENT_LENGTH
+                rest -= MAX_CONTENT_LENGTH
+            if not rest:
+                return
+            content = content[start:]
+        header = _pack_header(VERSION_1, record_type, request_id, rest, 0)
+        self.size += HEADER_LEN
+        if rest <= JOINED_UP_TO:
+            chunks.append(header + content)
+        else:
+            chunks.append(header)
+            chunks.append(content)

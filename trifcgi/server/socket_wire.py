@@ -115,26 +115,29 @@ class SocketWire:
             self._backlog.extend(chunks)
             self.unsent += sum(map(len, chunks))
             return
-        if len(chunks) == 1:
-            data: Chunk = chunks[0]
-        else:
-            size = sum(map(len, chunks))
-            if size > _JOIN:
-                self._backlog.extend(chunks)
-                self.unsent = size
-                self._continue()
-                return
-            data = b"".join(chunks)
+        size = 0
+        for chunk in chunks:
+            size += len(chunk)
+        many = len(chunks) > 1 and size > _JOIN
+        if many and len(chunks) > _IOV_MAX:
+            self._backlog = chunks
+            self.unsent = size
+            self._continue()
+            return
         try:
-            sent = self._socket.send(data)
+            if many:
+                sent = self._socket.sendmsg(chunks)
+            else:
+                sent = self._socket.send(chunks[0] if len(chunks) == 1 else b"".join(chunks))
         except (BlockingIOError, InterruptedError):
             sent = 0
         except OSError as error:
             self._send_failed(error)
             return
-        if sent != len(data):
-            self._backlog.append(memoryview(data)[sent:])
-            self.unsent = len(data) - sent
+        if sent != size:
+            self._backlog = chunks
+            self.unsent = size
+            self._drop_sent(sent)
             self._block()
 
     def flush_last(self) -> None:
@@ -171,20 +174,17 @@ class SocketWire:
         before = self.unsent
         while backlog:
             try:
-                sent = self._socket.sendmsg(backlog[:_IOV_MAX])
+                chunks = backlog[:_IOV_MAX]
+                sent = self._socket.sendmsg(chunks)
             except (BlockingIOError, InterruptedError):
                 break
             except OSError as error:
                 self._send_failed(error)
                 return
-            self.unsent -= sent
-            whole = 0
-            while whole < len(backlog) and sent >= len(backlog[whole]):
-                sent -= len(backlog[whole])
-                whole += 1
-            del backlog[:whole]
-            if sent:
-                backlog[0] = memoryview(backlog[0])[sent:]
+            part = len(chunks) < len(backlog)
+            self._drop_sent(sent)
+            if not part and backlog:
+                break  # the rest would only be refused
         if backlog:
             if self.unsent != before:
                 self.blocked_since = None
@@ -195,6 +195,20 @@ class SocketWire:
                 self._close_half()
         if self.unsent <= LOW_WATER:
             self._connection.output_drained()
+
+    def _drop_sent(self, sent: int) -> None:
+        """Take the first ``sent`` bytes off the backlog."""
+        backlog = self._backlog
+        self.unsent -= sent
+        whole = 0
+        for chunk in backlog:
+            if sent < len(chunk):
+                break
+            sent -= len(chunk)
+            whole += 1
+        del backlog[:whole]
+        if sent:
+            backlog[0] = memoryview(backlog[0])[sent:]
 
     def _block(self) -> None:
         if self.blocked_since is None:
