@@ -71,7 +71,7 @@ async def serve(plane: "DataPlane", wire: Wire, peer: str, *, multiplexed: bool 
                 finally:
                     connection.turns.close()
         finally:
-            await _leave(connection)
+            await _leave(connection)  # noqa: ASYNC102 - it shields and bounds what waits in it
     except* Exception as faults:  # noqa: BLE001 - logged, at one of the three borders
         # A fault of the server's own, or of a stream: loud, and one connection's end.
         _log.error(
