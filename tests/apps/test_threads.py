@@ -101,7 +101,7 @@ async def test_waiting_jobs_run_in_the_order_in_which_they_came() -> None:
     async with pool(1).running() as crew:
         crew.submit(gate, lambda: None, "gate")
         for number in range(5):
-            crew.submit(lambda number=number: order.append(number), lambda: None, number)  # type: ignore[misc]
+            crew.submit(lambda number=number: order.append(number), lambda: None, number)
         crew.submit(lambda: None, done.set, "last")
         assert (crew.busy, crew.waiting) == (1, 6)
         gate.open.set()

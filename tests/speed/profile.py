@@ -76,7 +76,8 @@ _LEAST: Final = 0.05
 # One of these is below whatever serves requests; neither the start nor the end of the process is.
 _SERVING: Final = (
     "unrolled_run (trio/_core/_run.py",
-    "(trifcgi/apps/threads.py",
+    "Crew._work (trifcgi/apps/crew.py",
+    "crew___Crew____work (",
     "bare (tests/speed/subject.py",
 )
 

@@ -59,8 +59,15 @@ def test_starting_and_ending_is_not_serving(stack: str) -> None:
     assert locate(stack) is None
 
 
-def test_threads_serve_too() -> None:
-    thread = "thread (8): Thread-1;Crew._run (trifcgi/apps/threads.py:9)"
+@pytest.mark.parametrize(
+    "work",
+    [
+        "Crew._work (trifcgi/apps/crew.py:9)",
+        "CPyDef_crew___Crew____work (trifcgi/_codec__mypyc.cpython-311-x86_64-linux-gnu.so)",
+    ],
+)
+def test_threads_serve_too(work: str) -> None:
+    thread = f"thread (8): Thread-1;{work}"
     assert locate(thread + ";wsgi (tests/speed/subject.py:1)") == Place("the app", "", "wsgi")
 
 

@@ -16,13 +16,15 @@ from typing import Any, Final
 
 import trio
 
-from trifcgi.apps.threads import Crew, ThreadPool
-from trifcgi.apps.wsgi_conversation import Conversation, RequestGone
-from trifcgi.apps.wsgi_response import Response, WSGIApp
-from trifcgi.apps.wsgi_streams import ErrorLog, FileWrapper, Input
-from trifcgi.cgi import BadParams, Meaning, error_response
+from trifcgi.apps.request_gone import RequestGone
+from trifcgi.apps.thread_calls import Seat
+from trifcgi.apps.threads import ThreadPool
+from trifcgi.apps.wsgi_call import Call
+from trifcgi.apps.wsgi_conversation import Conversation
+from trifcgi.apps.wsgi_response import WSGIApp
+from trifcgi.cgi import BadParams, error_response
 from trifcgi.protocol.constants import Role
-from trifcgi.request import Request
+from trifcgi.request import Request, ResponseStream
 
 __all__ = ["RequestGone", "WSGIApp", "WSGIHandler", "wsgi"]
 
@@ -33,6 +35,10 @@ _ROLES: Final = frozenset({Role.RESPONDER})
 # A body that is said to be no longer than this is awaited before a thread is taken: a slow
 # client then keeps none busy, and the app reads without waking the event loop.
 _READ_AHEAD: Final = 64 * 1024
+
+# Pieces are joined into one when they are not more than this together: copying costs less
+# than the records do.
+_JOIN: Final = 64 * 1024
 
 # Methods whose requests have no body unless something says so. Their stdin ends at once.
 _BODYLESS_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS", "DELETE", "TRACE"})
@@ -65,7 +71,7 @@ class WSGIHandler:
         roles: the responder only, since WSGI knows no other.
     """
 
-    __slots__ = ("_mount", "app", "pool")
+    __slots__ = ("_mount", "_seats", "app", "pool")
 
     roles = _ROLES
 
@@ -77,6 +83,7 @@ class WSGIHandler:
         self.app = app
         self.pool = threads if isinstance(threads, ThreadPool) else ThreadPool(threads)
         self._mount = mount
+        self._seats: list[Seat] = []
 
     def __repr__(self) -> str:
         return f"<trifcgi.wsgi {self.app!r}>"
@@ -107,19 +114,40 @@ class WSGIHandler:
                 " whatever calls the handler"
             )
         try:
-            meaning = Meaning(request.block or request.pairs, mount=self._mount, wsgi=True)
-            environ: dict[str, Any] = meaning.wsgi_environ()
+            call = Call(self.app, request, self._mount)
         except BadParams as error:
             logger.warning("request refused with 400: %s", error)
             await request.stdout.send_all(error_response(400, str(error)))
             return
+        start, whole = b"", True
+        if not request.stdin.ended:
+            try:
+                start, whole = await _read_ahead(request, call.environ or {})
+            except trio.BrokenResourceError:
+                return  # the client left in the middle of its body, before the app was called
+        seats = self._seats
+        seat = seats.pop() if seats else Seat()
+        conversation = call.complete(crew, request, seat, start, whole)
+        crew.put(call)
         try:
-            start, whole = await _read_ahead(request, environ)
-        except trio.BrokenResourceError:
-            return  # the client left in the middle of its body, before the app was called
-        call = _Call(self.app, environ, Conversation(crew, request))
-        call.complete_environ(meaning.scheme, start, whole)
-        await call.make(crew)
+            while True:
+                if not conversation.news:
+                    await seat.wait(call.task)
+                if conversation.done:
+                    break
+                await _transfer(conversation)
+            if call.error is not None or not conversation.respond():
+                await _transfer(conversation)
+        finally:
+            conversation.leave()
+            crew.abandon(call)
+            seats.append(seat)
+        failure, call.error = call.error, None
+        if failure is not None:
+            try:
+                raise failure
+            finally:
+                del failure, call  # the traceback refers to this frame
 
 
 async def _read_ahead(request: Request, environ: dict[str, Any]) -> tuple[bytes, bool]:
@@ -153,70 +181,30 @@ async def _read_ahead(request: Request, environ: dict[str, Any]) -> tuple[bytes,
     return b"".join(pieces), False
 
 
-class _Call:
-    """One call of the app: what the pool runs. Its text is what the log calls it."""
+async def _transfer(conversation: Conversation) -> None:
+    """Send what the thread has left; then fetch what it has asked for."""
+    request = conversation.request
+    left = conversation.take()
+    try:
+        if left.head is not None:
+            request.stdout.send_head(left.head, bodyless=left.bodyless)
+        if left.stdout:
+            await _send(request.stdout, left.stdout)
+        if left.stderr is not None:
+            await request.stderr.send_all(b"".join(left.stderr))
+        if left.asked:
+            conversation.give(bytes(await request.stdin.receive_some()))
+    except trio.BrokenResourceError:
+        # The front end is gone and the server lets the app finish (a grace): it learns of
+        # that at its next move.
+        conversation.give_up()
 
-    __slots__ = ("_app", "_conversation", "_environ", "_errors", "_label", "_response")
 
-    def __init__(self, app: WSGIApp, environ: dict[str, Any], conversation: Conversation) -> None:
-        self._app = app
-        self._environ = environ
-        self._conversation = conversation
-        self._response = Response(conversation, environ["REQUEST_METHOD"])
-        self._errors = ErrorLog(conversation)
-        self._label = (environ["REQUEST_METHOD"], environ["SCRIPT_NAME"], environ["PATH_INFO"])
-
-    def __str__(self) -> str:
-        # Not out of the environ: that is the app's to change.
-        method, script_name, path_info = self._label
-        return f"{method} {script_name}{path_info}"
-
-    def complete_environ(self, scheme: str, start: bytes, whole: bool) -> None:
-        """Add the ``wsgi.`` keys.
-
-        Args:
-            scheme: ``http`` or ``https``.
-            start: the first bytes of the body.
-            whole: whether they are all of it.
-        """
-        environ = self._environ
-        environ["wsgi.version"] = (1, 0)
-        environ["wsgi.url_scheme"] = scheme
-        environ["wsgi.input"] = Input(self._conversation, start, whole)
-        environ["wsgi.input_terminated"] = True
-        environ["wsgi.errors"] = self._errors
-        environ["wsgi.multithread"] = True
-        environ["wsgi.multiprocess"] = False
-        environ["wsgi.run_once"] = False
-        environ["wsgi.file_wrapper"] = FileWrapper
-        environ["trifcgi.stopping"] = self._conversation.request.stop_signal.for_threads
-
-    def _run(self) -> None:
-        """In the thread."""
-        try:
-            self._response.run(self._app, self._environ)
-        except Exception as error:
-            if not self._conversation.told:
-                raise
-            # Its own fault or a framework's word for RequestGone: nobody is left to answer,
-            # yet a mistake made in clean-up must not be lost.
-            if not isinstance(error, RequestGone):
-                logger.info("%s: the app gave up as its request was over: %r", self, error)
-        finally:
-            self._errors.finish()
-
-    async def make(self, crew: Crew) -> None:
-        """Have a thread run it, and serve that thread; see :meth:`WSGIHandler.__call__`."""
-        conversation = self._conversation
-        job = crew.submit(self._run, conversation.finished, self)
-        try:
-            await conversation.serve()
-        finally:
-            conversation.give_up()
-            crew.abandon(job)
-        error, job.error = job.error, None
-        if error is not None:
-            try:
-                raise error
-            finally:
-                del error, job  # the traceback refers to this frame
+async def _send(stdout: ResponseStream, pieces: list[bytes]) -> None:
+    if len(pieces) == 1:
+        await stdout.send_all(pieces[0])
+    elif sum(map(len, pieces)) <= _JOIN:
+        await stdout.send_all(b"".join(pieces))
+    else:
+        for piece in pieces:
+            await stdout.send_all(piece)

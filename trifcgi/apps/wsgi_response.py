@@ -1,25 +1,23 @@
-"""One call of a WSGI app, in its thread: PEP 3333 between ``app()`` and ``close()``."""
+"""One call of a WSGI app, in its thread: PEP 3333 between ``app()`` and ``close()``.
+
+Compiled. What comes from the app is ``Any`` here, since compiled code insists on what is declared,
+and the sentence about what is wrong with it is to be ours.
+"""
 
 import logging
 from collections.abc import Callable, Iterable
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
-from trifcgi.apps.wsgi_streams import FileWrapper
-from trifcgi.cgi import encode_head, is_bodyless
+from trifcgi.apps.wsgi_conversation import Conversation
+from trifcgi.apps.wsgi_files import FileWrapper
+from trifcgi.cgi.head import encode_head, is_bodyless
 from trifcgi.errors import ResponseError
-
-if TYPE_CHECKING:
-    from trifcgi.apps.wsgi_conversation import Conversation
 
 __all__ = ["Response", "WSGIApp"]
 
 # Environs hold whatever middleware puts there; apps are as often typed by wsgiref.types as
 # not at all.
 WSGIApp: TypeAlias = Callable[[dict[str, Any], Any], Iterable[bytes]]
-ExcInfo: TypeAlias = (
-    tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]
-)
 
 logger = logging.getLogger(__name__)
 
@@ -27,16 +25,16 @@ logger = logging.getLogger(__name__)
 _FILE_BLOCK: Final = 128 * 1024
 
 
-def _parse_status(status: str) -> tuple[int, str]:
+def _parse_status(status: Any) -> tuple[int, str]:
     if not isinstance(status, str):
         raise TypeError(f"start_response() takes the status as a str, not {status!r}")
-    code = status[:3]
+    code: str = status[:3]
     if not (code.isascii() and code.isdigit() and len(code) == 3 and status[3:4] in {"", " "}):
         raise ResponseError(f"{status!r} does not say a status such as '404 Not Found'")
     return int(code), status[4:]
 
 
-def _encode_headers(headers: list[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
+def _encode_headers(headers: Any) -> list[tuple[bytes, bytes]]:
     if not isinstance(headers, list):
         raise TypeError(f"start_response() takes the headers as a list, not {headers!r}")
     try:
@@ -80,7 +78,7 @@ class Response:
         "_sent",
     )
 
-    def __init__(self, conversation: "Conversation", method: str) -> None:
+    def __init__(self, conversation: Conversation, method: str) -> None:
         self._conversation = conversation
         self._method = method
         self._head: bytes | None = None
@@ -94,10 +92,10 @@ class Response:
 
     def start_response(
         self,
-        status: str,
-        response_headers: list[tuple[str, str]],
-        exc_info: ExcInfo | None = None,
-    ) -> Callable[[bytes], None]:
+        status: Any,
+        response_headers: Any,
+        exc_info: Any = None,
+    ) -> Any:
         """PEP 3333's. The head is checked here, so that the app can still answer otherwise.
 
         Raises:
@@ -124,7 +122,7 @@ class Response:
         self._head = head
         return self.write
 
-    def write(self, data: bytes, /) -> None:
+    def write(self, data: Any, /) -> None:
         """The ``write()`` callable: sends at once, waits while too much is unsent.
 
         Raises:
@@ -142,7 +140,7 @@ class Response:
             ResponseError: no head, or fewer bytes than declared.
             Exception: whatever the app raised.
         """
-        result = app(environ, self.start_response)
+        result: Any = app(environ, self.start_response)
         try:
             self._send_all(result)
         except BaseException:
@@ -152,7 +150,7 @@ class Response:
         if close is not None:
             close()
 
-    def _close_quietly(self, result: object) -> None:
+    def _close_quietly(self, result: Any) -> None:
         """Close after a failure: a second one must not hide the first."""
         close = getattr(result, "close", None)
         if close is not None:
@@ -161,11 +159,12 @@ class Response:
             except Exception:
                 logger.exception("close() of a WSGI response failed after another failure")
 
-    def _send_all(self, result: Iterable[bytes]) -> None:
+    def _send_all(self, result: Any) -> None:
         # Exact types: what a subclass iterates over need not be what it holds.
-        if type(result) is list or type(result) is tuple:
+        kind = type(result)
+        if kind is list or kind is tuple:
             self._send_whole(result)
-        elif type(result) is FileWrapper:
+        elif kind is FileWrapper:
             self._send_file(result)
         else:
             self._send_pieces(result)
@@ -174,14 +173,14 @@ class Response:
         if not self._bodyless:
             self._refuse_short(self._sent)
 
-    def _send_whole(self, pieces: list[bytes] | tuple[bytes, ...]) -> None:
+    def _send_whole(self, pieces: Any) -> None:
         """All of the body is here: its length is known, and one wake-up sends it."""
-        data = b"".join(pieces)  # a single piece is not copied
+        data: bytes = b"".join(pieces)  # a single piece is not copied
         if self._declared is not None and not self._begun and not self._bodyless:
             self._refuse_short(len(data))  # while it can still become a 500
-        self._send(data, length=len(data), last=True)
+        self._send(data, len(data), True)
         if not self._begun:
-            self._begin(b"", 0, last=True)
+            self._begin(b"", 0, True)
 
     def _refuse_short(self, length: int) -> None:
         if self._declared is not None and length < self._declared:
@@ -189,18 +188,18 @@ class Response:
                 f"the app declared a Content-Length of {self._declared} and gave {length} bytes"
             )
 
-    def _send_pieces(self, result: Iterable[bytes]) -> None:
+    def _send_pieces(self, result: Any) -> None:
         try:
-            only = len(result) == 1  # type: ignore[arg-type]  # asked for by PEP 3333
+            only = len(result) == 1  # asked for by PEP 3333
         except TypeError:
             only = False
         for piece in result:
-            self._send(piece, length=len(piece) if only else None)
+            self._send(piece, len(piece) if only else None)
             if self._excess or (self._begun and self._bodyless):
                 # Nothing more of it would leave, and it may have no end.
                 break
 
-    def _send_file(self, wrapper: FileWrapper) -> None:
+    def _send_file(self, wrapper: Any) -> None:
         if self._head is None or self._bodyless:
             return
         read = wrapper.filelike.read
@@ -213,7 +212,7 @@ class Response:
                 return
             self._send(block)
 
-    def _send(self, data: bytes, *, length: int | None = None, last: bool = False) -> None:
+    def _send(self, data: Any, length: int | None = None, last: bool = False) -> None:
         """Send body bytes, with the head ahead of the first.
 
         Args:
@@ -227,7 +226,7 @@ class Response:
             return
         if self._bodyless:
             if not self._begun:
-                self._begin(b"", length, last=last)
+                self._begin(b"", length, last)
             return
         if self._declared is not None and len(data) > self._declared - self._sent:
             logger.warning(
@@ -238,15 +237,21 @@ class Response:
             data = data[: self._declared - self._sent]
         self._sent += len(data)
         if not self._begun:
-            self._begin(data, length, last=last)
+            self._begin(data, length, last)
         elif data:
-            self._conversation.send(data, last=last)
+            self._leave(data, None, last)
 
-    def _begin(self, data: bytes, length: int | None, *, last: bool = False) -> None:
+    def _leave(self, data: bytes, head: bytes | None, last: bool) -> None:
+        if last:
+            self._conversation.send_last(data, head, self._bodyless)
+        else:
+            self._conversation.send(data, head, self._bodyless)
+
+    def _begin(self, data: bytes, length: int | None, last: bool = False) -> None:
         head = self._head
         if head is None:
             raise ResponseError("the app gave a response without calling start_response()")
         if length is not None and self._declared is None and not self._bodyless:
             head = b"Content-Length: %d\r\n%b" % (length, head)
         self._begun = True
-        self._conversation.send(data, head=head, bodyless=self._bodyless, last=last)
+        self._leave(data, head, last)

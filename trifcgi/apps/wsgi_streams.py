@@ -1,20 +1,13 @@
-"""What a WSGI environ carries besides text: ``wsgi.input``, ``wsgi.errors`` and
-``wsgi.file_wrapper`` (PEP 3333).
-"""
+"""``wsgi.input`` and ``wsgi.errors`` (PEP 3333). Compiled."""
 
 import io
 import logging
-from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Final, Protocol
+from collections.abc import Iterable
+from typing import Any, ClassVar, Final
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from trifcgi.apps.wsgi_conversation import Conversation
 
-    from _typeshed import ReadableBuffer
-
-    from trifcgi.apps.wsgi_conversation import Conversation
-
-__all__ = ["ErrorLog", "FileWrapper", "Input"]
+__all__ = ["ErrorLog", "Input"]
 
 logger = logging.getLogger(__name__)
 
@@ -22,12 +15,14 @@ logger = logging.getLogger(__name__)
 _LONGEST_LINE: Final = 8 * 1024
 
 
-class Input(io.BufferedIOBase):
+class Input:
     """``wsgi.input``: the request body, fetched as the app reads it.
 
-    Never more of it in memory than the app asks for and one piece besides. At the end of
-    the body reads return ``b""``, also without CONTENT_LENGTH (``wsgi.input_terminated``).
-    A body that was broken off never looks like a short one: reading raises.
+    An :class:`io.BufferedIOBase` in all but descent, which costs more to make and to end than
+    most requests have use for. Never more of it in memory than the app asks for and one piece
+    besides. At the end of the body reads return ``b""``, also without CONTENT_LENGTH
+    (``wsgi.input_terminated``). A body that was broken off never looks like a short one:
+    reading raises.
 
     Args:
         conversation: where the body comes from.
@@ -35,14 +30,14 @@ class Input(io.BufferedIOBase):
         whole: whether they are all of it.
     """
 
-    def __init__(self, conversation: "Conversation", start: bytes, whole: bool) -> None:
+    __slots__ = ("_at", "_conversation", "_piece", "_whole", "closed")
+
+    def __init__(self, conversation: Conversation, start: bytes, whole: bool) -> None:
         self._conversation = conversation
         self._piece = start
         self._at = 0
         self._whole = whole
-
-    def readable(self) -> bool:
-        return True
+        self.closed = False
 
     def _next_piece(self) -> bool:
         """Replace a used-up piece; false at the end of the body."""
@@ -62,9 +57,12 @@ class Input(io.BufferedIOBase):
         self._at = at + size
         return piece[at : at + size]
 
-    def _check(self) -> None:
+    def _check_open(self) -> None:
         if self.closed:
             raise ValueError("wsgi.input is closed")
+
+    def _check(self) -> None:
+        self._check_open()
         self._conversation.check()
 
     def read(self, size: int | None = -1, /) -> bytes:
@@ -78,7 +76,7 @@ class Input(io.BufferedIOBase):
             return self._read_rest()
         if size <= len(self._piece) - self._at:
             return self._take(size)
-        parts = []
+        parts: list[bytes] = []
         while size > 0:
             if self._at >= len(self._piece) and not self._next_piece():
                 break
@@ -104,7 +102,7 @@ class Input(io.BufferedIOBase):
         """Return the next line with its end, at most ``size`` bytes of it."""
         self._check()
         left = -1 if size is None else size
-        parts = []
+        parts: list[bytes] = []
         while left != 0:
             if self._at >= len(self._piece) and not self._next_piece():
                 break
@@ -121,7 +119,7 @@ class Input(io.BufferedIOBase):
 
     def readlines(self, hint: int | None = -1, /) -> list[bytes]:
         """Return the lines that are left, or as many as make up ``hint`` bytes."""
-        lines = []
+        lines: list[bytes] = []
         size = 0
         while line := self.readline():
             lines.append(line)
@@ -130,15 +128,86 @@ class Input(io.BufferedIOBase):
                 break
         return lines
 
+    def readinto(self, buffer: Any, /) -> int:
+        """Read into a buffer; returns how many bytes, fewer than fit only at the end."""
+        return self._fill(buffer, False)
+
+    def readinto1(self, buffer: Any, /) -> int:
+        """Read into a buffer what is here; wait only when nothing is."""
+        return self._fill(buffer, True)
+
+    def _fill(self, buffer: Any, once: bool) -> int:
+        view: Any = memoryview(buffer).cast("B")
+        data = self.read1(len(view)) if once else self.read(len(view))
+        view[: len(data)] = data
+        return len(data)
+
+    def __iter__(self) -> "Input":
+        self._check_open()
+        return self
+
     def __next__(self) -> bytes:
         line = self.readline()
         if not line:
             raise StopIteration
         return line
 
-    def write(self, buffer: "ReadableBuffer", /) -> int:
+    # The rest of what files have
+
+    def readable(self) -> bool:
+        self._check_open()
+        return True
+
+    def writable(self) -> bool:
+        self._check_open()
+        return False
+
+    def seekable(self) -> bool:
+        self._check_open()
+        return False
+
+    def isatty(self) -> bool:
+        self._check_open()
+        return False
+
+    def close(self) -> None:
+        """Refuse to be read from here on."""
+        self.closed = True
+
+    def flush(self) -> None:
+        self._check_open()
+
+    def __enter__(self) -> "Input":
+        self._check_open()
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.close()
+
+    def detach(self) -> Any:
+        raise io.UnsupportedOperation("detach")
+
+    def fileno(self) -> int:
+        raise io.UnsupportedOperation("fileno")
+
+    def seek(self, offset: int, whence: int = 0, /) -> int:
+        raise io.UnsupportedOperation("seek")
+
+    def tell(self) -> int:
+        raise io.UnsupportedOperation("tell")
+
+    def truncate(self, size: int | None = None, /) -> int:
+        raise io.UnsupportedOperation("truncate")
+
+    def write(self, buffer: Any, /) -> int:
         """Refused: a request body is read."""
         raise io.UnsupportedOperation("write")
+
+    def writelines(self, lines: Any, /) -> None:
+        raise io.UnsupportedOperation("write")
+
+
+io.BufferedIOBase.register(Input)
 
 
 class ErrorLog:
@@ -150,25 +219,25 @@ class ErrorLog:
 
     __slots__ = ("_conversation", "_line")
 
-    encoding = "utf-8"
-    errors = "backslashreplace"
+    encoding: ClassVar[str] = "utf-8"
+    errors: ClassVar[str] = "backslashreplace"
 
-    def __init__(self, conversation: "Conversation") -> None:
+    def __init__(self, conversation: Conversation) -> None:
         self._conversation = conversation
         self._line = ""
 
-    def write(self, text: str, /) -> int:
+    def write(self, text: Any, /) -> int:
         """Add text; returns its length in characters."""
         if not isinstance(text, str):
             raise TypeError(f"wsgi.errors takes str, not {type(text).__name__}")
-        line = self._line + text
+        line: str = self._line + text
         end = len(line) if len(line) > _LONGEST_LINE else line.rfind("\n") + 1
         self._line = line[end:]
         if end:
             self._send(line[:end], wake=True)
         return len(text)
 
-    def writelines(self, lines: Iterable[str], /) -> None:
+    def writelines(self, lines: Iterable[Any], /) -> None:
         """Add each text in turn."""
         for line in lines:
             self.write(line)
@@ -187,35 +256,6 @@ class ErrorLog:
 
     def _send(self, text: str, *, wake: bool) -> None:
         try:
-            self._conversation.log(text.encode(self.encoding, self.errors), wake=wake)
+            self._conversation.log(text.encode("utf-8", "backslashreplace"), wake=wake)
         except OSError:
             logger.warning("wsgi.errors, after its request was over: %s", text.rstrip("\n"))
-
-
-class _Readable(Protocol):
-    def read(self, size: int, /) -> bytes: ...
-
-
-class FileWrapper:
-    """``wsgi.file_wrapper``: an iterable over the rest of a file-like object.
-
-    The server reads it in large blocks whatever the block size says, no further than the
-    declared ``Content-Length``, and closes it when the response is over.
-
-    Args:
-        filelike: anything with ``read(size)``; its ``close()``, if there is one, is called
-            with the wrapper's.
-        block_size: bytes a block, when somebody else iterates.
-    """
-
-    def __init__(self, filelike: _Readable, block_size: int = 8192) -> None:
-        self.filelike = filelike
-        self.block_size = block_size
-        close: Callable[[], object] | None = getattr(filelike, "close", None)
-        if close is not None:
-            # An attribute, for PEP 3333 wants a close() only where the file has one.
-            self.close = close
-
-    def __iter__(self) -> Iterator[bytes]:
-        while block := self.filelike.read(self.block_size):
-            yield block
