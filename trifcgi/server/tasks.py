@@ -6,12 +6,13 @@ While one is suspended, its task is inside it, and another task of the same nurs
 next request.
 """
 
-import contextvars
 import logging
 import math
 import types
 from collections.abc import Awaitable, Callable, Coroutine, Generator
+from contextvars import copy_context
 from functools import partial
+from types import CoroutineType
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -21,7 +22,7 @@ from trifcgi.server import ending
 from trifcgi.server.connection import Connection
 from trifcgi.server.exchange import Exchange
 from trifcgi.server.phase import Phase
-from trifcgi.server.turns import WOKEN
+from trifcgi.server.turns import GO_ON, LEFT_OPEN, WOKEN, innermost
 from trifcgi.server.wire import Wire
 
 if TYPE_CHECKING:
@@ -36,9 +37,6 @@ _SPARE_TASKS = 4
 
 # Whether parked tasks use one message over and over; see _message.
 REUSE_PARKING = True
-
-# Requests that a task handles without having suspended, before other tasks get their turn.
-_SLICE = 64
 
 # The half-close at the end: how long the peer may take to close its own half (seconds).
 _LINGER = 2.0
@@ -113,54 +111,29 @@ async def _work(connection: Connection, stays: bool = False) -> None:
     this loop.
     """
     turns = connection.turns
-    turns.waking = False
     handler = connection.plane.handler
-    queue = turns.queue
     task = trio.lowlevel.current_task()
     parked = turns.parked
     message = _message(partial(_leave_parked, parked, task)) if REUSE_PARKING else None
     depth = len(task.child_nurseries)
-    handled = 0
-    # No checkpoint is certain in here: a request that need not wait takes none, and _SLICE
-    # bounds how many of them follow each other.
+    turns.woken()
+    # No checkpoint is certain in here: a request that need not wait takes none, and the turns
+    # bound how many of them follow each other.
     while True:  # noqa: ASYNC913
         exchange: Exchange | None = None
-        left_open = False
+        scope_is = GO_ON
         try:
             with trio.CancelScope() as scope:  # noqa: ASYNC912
-                within = _innermost(task)
-                while True:
-                    if not queue:
-                        connection.flush()
-                        if connection.over:
-                            await _finish(connection)
-                            return
-                        if not stays and len(parked) >= _SPARE_TASKS:
-                            return
-                        parked.append(task)
-                        if message is None:
-                            await _wait(partial(_leave_parked, parked, task))
-                        else:
-                            outcome = await _send(message)
-                            if outcome is not WOKEN:
-                                outcome.unwrap()
-                        turns.waking = False
-                        handled = 0
-                        continue
-                    handled += 1
-                    if handled % _SLICE == 0:
-                        connection.flush()
-                        await trio.lowlevel.checkpoint()
-                        continue
-                    exchange = queue.pop(0)
-                    if exchange.reason is None:
-                        turns.begin(exchange, scope, task)
+                within = innermost(task)
+                while scope_is == GO_ON:
+                    exchange = turns.next(scope, task)
+                    if exchange is not None:
                         coroutine = handler(exchange)
-                        if type(coroutine) is not types.CoroutineType:
+                        if type(coroutine) is not CoroutineType:
                             coroutine = _awaiting(coroutine)
                         # Of its own, so that context variables that the handler sets do not
                         # reach the connection's next request.
-                        run = contextvars.copy_context().run
+                        run = copy_context().run
                         turns.first_step(exchange, coroutine)
                         try:
                             trap = run(coroutine.send, None)
@@ -169,19 +142,30 @@ async def _work(connection: Connection, stays: bool = False) -> None:
                         else:
                             turns.stepped()
                             app_status = await _drive(connection, exchange, coroutine, run, trap)
-                        turns.returned(exchange, app_status)
-                        if _innermost(task) is not within:
-                            left_open = True
-                            break
+                        scope_is = turns.returned(exchange, app_status, task, within)
+                        continue
+                    connection.flush()
+                    if turns.queue:
+                        await trio.lowlevel.checkpoint()
+                        turns.rested()
+                    elif connection.over:
+                        await _finish(connection)
+                        return
+                    elif not stays and len(parked) >= _SPARE_TASKS:
+                        return
                     else:
-                        ending.stopped(exchange)
-                    if exchange.scope_spent:
-                        break
-                    exchange = None
+                        parked.append(task)
+                        if message is None:
+                            await _wait(partial(_leave_parked, parked, task))
+                        else:
+                            outcome = await _send(message)
+                            if outcome is not WOKEN:
+                                outcome.unwrap()
+                        turns.woken()
         except BaseException as error:  # noqa: ASYNC103 - what passes through is raised
             turns.stepped()
             own, passing = _divide(error)
-            if left_open and exchange is not None:
+            if scope_is == LEFT_OPEN and exchange is not None:
                 _abandon_nurseries(task, depth)
                 _log.error(
                     "%s: the handler left a cancel scope or nursery open, as `break` out of"
@@ -278,15 +262,6 @@ async def _pass_on(connection: Connection) -> None:
                 connection.lost = True
             else:
                 await trio.sleep(_TRY_AGAIN)
-
-
-def _innermost(task: trio.lowlevel.Task) -> object:
-    """What tells whether a task is inside the same cancel scope as before.
-
-    trio has no public word for it. Without this one a scope that a handler leaves open would
-    hold the connection's next requests, and its deadline would end the server.
-    """
-    return getattr(task, "_cancel_status", None)
 
 
 def _abandon_nurseries(task: trio.lowlevel.Task, depth: int) -> None:

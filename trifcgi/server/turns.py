@@ -14,10 +14,28 @@ from trifcgi.server.phase import Phase
 if TYPE_CHECKING:
     from trifcgi.server.connection import Connection
 
-__all__ = ["WOKEN", "Turns"]
+__all__ = ["GO_ON", "LEFT_OPEN", "SPENT", "WOKEN", "Turns", "innermost"]
 
 _QUEUED: Final = Phase.QUEUED
 _RUNNING: Final = Phase.RUNNING
+
+
+# What became of the scope that a handler ran in.
+GO_ON: Final = 0  # it serves the next request, too
+SPENT: Final = 1  # it was cancelled, or the handler took hold of it
+LEFT_OPEN: Final = 2  # the handler has opened another in it and not left that
+
+# Requests that are taken one after the other before other tasks get their turn.
+_SLICE: Final = 64
+
+
+def innermost(task: trio.lowlevel.Task) -> object:
+    """What tells whether a task is inside the same cancel scope as before.
+
+    trio has no public word for it. Without this one a scope that a handler leaves open would
+    hold the connection's next requests, and its deadline would end the server.
+    """
+    return getattr(task, "_cancel_status", None)
 
 
 class _Woken:
@@ -45,6 +63,7 @@ class Turns:
     __slots__ = (
         "_connection",
         "_nursery",
+        "_taken",
         "_work",
         "driving",
         "parked",
@@ -60,6 +79,7 @@ class Turns:
         # Mostly short, and an empty deque takes 600 bytes.
         self.queue: list[Exchange] = []
         self.parked: list[trio.lowlevel.Task] = []
+        self._taken = 0
         self.waking = False
         self.driving = False
         self.stepping: Exchange | None = None
@@ -103,17 +123,33 @@ class Turns:
             assert self._work is not None
             self._nursery.start_soon(self._work, self._connection, name="trifcgi request")
 
-    def begin(
-        self,
-        exchange: Exchange,
-        scope: trio.CancelScope,
-        task: trio.lowlevel.Task,
-    ) -> None:
-        """A request's turn has come: ``task`` calls its handler within ``scope``."""
-        exchange.scope = scope
-        exchange.task = task
-        exchange.phase = _RUNNING
-        self._connection.plane.observers.request_started(exchange)
+    def next(self, scope: trio.CancelScope, task: trio.lowlevel.Task) -> Exchange | None:
+        """Take the next request: ``task`` is about to call its handler within ``scope``.
+
+        ``None`` where none is queued, or so many were taken since the last :meth:`rested` that
+        others have to have their turn.
+        """
+        queue = self.queue
+        while queue and self._taken < _SLICE:
+            self._taken += 1
+            exchange = queue.pop(0)
+            if exchange.reason is None:
+                exchange.scope = scope
+                exchange.task = task
+                exchange.phase = _RUNNING
+                self._connection.plane.observers.request_started(exchange)
+                return exchange
+            ending.stopped(exchange)
+        return None
+
+    def rested(self) -> None:
+        """A task of the connection has let others have their turn."""
+        self._taken = 0
+
+    def woken(self) -> None:
+        """A task that was woken, or is new, looks at the queue."""
+        self.waking = False
+        self._taken = 0
 
     def step(self, exchange: Exchange) -> None:
         """The handler's next step begins."""
@@ -134,11 +170,21 @@ class Turns:
         self.driving = False
         self.stepping = None
 
-    def returned(self, exchange: Exchange, app_status: Any) -> None:
-        """It was the last one, and the handler has returned."""
+    def returned(
+        self, exchange: Exchange, app_status: Any, task: trio.lowlevel.Task, within: object
+    ) -> int:
+        """It was the last one, and the handler has returned.
+
+        Returns:
+            :data:`GO_ON`, :data:`SPENT` or :data:`LEFT_OPEN`: what became of the cancel scope
+            that the task was in, whose :func:`innermost` was ``within``.
+        """
         self.driving = False
         self.stepping = None
         ending.returned(exchange, app_status)
+        if innermost(task) is not within:
+            return LEFT_OPEN
+        return SPENT if exchange.scope_spent else GO_ON
 
     def suspended(self) -> None:
         """The handler is about to wait: what it has sent leaves, and others have their turn."""
