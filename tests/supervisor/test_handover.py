@@ -156,7 +156,7 @@ class TestOnSockets:
             (connection,) = plane.open_connections()
             client.send(raw.get())
             # As the reaper does where it runs ahead of the poller.
-            plane.draining = True
+            plane.state.draining = True
             connection.check(plane.now() + 100)
             assert not connection.closing
             assert b"hello" in await receive(client)

@@ -2,14 +2,12 @@
 
 import logging
 import sys
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from trifcgi.protocol.constants import Role
 from trifcgi.server.ending import Refusal, describe
 from trifcgi.server.exchange import Exchange
-
-if TYPE_CHECKING:
-    from trifcgi.server.plane import DataPlane
+from trifcgi.server.state import State
 
 __all__ = ["admit"]
 
@@ -26,23 +24,23 @@ _NO_METHOD: Final[Refusal] = (400, "The params have no REQUEST_METHOD.", ())
 _TOO_LARGE: Final[Refusal] = (413, "The request's body is too large.", ())
 
 
-def admit(plane: "DataPlane", exchange: Exchange) -> Refusal | None:
+def admit(state: State, exchange: Exchange) -> Refusal | None:
     """Look at a request whose params are whole: ``None``, or why it is refused."""
     if exchange.role is _RESPONDER and not _has_method(exchange):
         return _NO_METHOD
-    limits = plane.limits
-    if limits.max_body is not None and (
-        _number(exchange.find_param(b"CONTENT_LENGTH") or b"") > limits.max_body
+    if state.max_body >= 0 and (
+        _number(exchange.find_param(b"CONTENT_LENGTH") or b"") > state.max_body
     ):
         return _TOO_LARGE
-    if plane.running >= limits.max_requests:
+    if state.running >= state.max_requests:
         return _TOO_MANY
-    # Nearly always it is nowhere, which a search for the bytes tells much faster.
-    if not exchange.block or b"REQUEST_TIMEOUT" in exchange.block:
+    # Nearly always it is nowhere, which a search for the bytes tells much faster; and `in` would
+    # try them as a number first.
+    if not exchange.block or exchange.block.find(b"REQUEST_TIMEOUT") >= 0:
         wanted = exchange.find_param(b"REQUEST_TIMEOUT")
         if wanted is not None:
             _shorten(exchange, wanted)
-    plane.running += 1
+    state.running += 1
     exchange.admitted = True
     return None
 

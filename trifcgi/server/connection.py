@@ -26,6 +26,7 @@ from trifcgi.server.admission import admit
 from trifcgi.server.body import Body
 from trifcgi.server.exchange import Exchange
 from trifcgi.server.phase import Phase
+from trifcgi.server.state import State
 from trifcgi.server.turns import Turns
 from trifcgi.server.window import ReadWindow
 from trifcgi.server.wire import HIGH_WATER, LOW_WATER, Wire
@@ -102,6 +103,7 @@ class Connection(Receiver):
         "plane",
         "protocol",
         "received_at",
+        "state",
         "timeouts",
         "turns",
         "window",
@@ -110,6 +112,7 @@ class Connection(Receiver):
 
     def __init__(self, plane: "DataPlane", wire: Wire, peer: str) -> None:
         self.plane = plane
+        self.state: State = plane.state
         self.now: Callable[[], float] = plane.now
         self.timeouts = plane.timeouts
         self.wire = wire
@@ -172,7 +175,7 @@ class Connection(Receiver):
                     _log.warning(
                         "%s: half a record and then nothing for %g s; closed", self.peer, patience
                     )
-                self.close("server stopping" if self.plane.draining else "idle")
+                self.close("server stopping" if self.state.draining else "idle")
             else:
                 soonest = min(soonest, self.idle_since + patience)
         blocked = self.wire.blocked_since
@@ -205,7 +208,7 @@ class Connection(Receiver):
     @property
     def _keep_alive(self) -> float:
         keep_alive = self.timeouts.keep_alive
-        return min(keep_alive, _SETTLE) if self.plane.draining else keep_alive
+        return min(keep_alive, _SETTLE) if self.state.draining else keep_alive
 
     def drain(self) -> None:
         """The server stops: hand the connection over to a process that serves on. Where there is
@@ -254,8 +257,8 @@ class Connection(Receiver):
     def bytes_received(self, data: bytes) -> None:
         """Bytes have come from the wire."""
         self.received_at = self.now()
-        if self.plane.tracer is not None:
-            self.plane.tracer.received(self, data)
+        if self.state.tracer is not None:
+            self.state.tracer.received(self, data)
         try:
             self.protocol.deliver(data)
         except ProtocolError as error:
@@ -272,21 +275,21 @@ class Connection(Receiver):
     # What the records mean; see Receiver
 
     def request_begun(self, request_id: int, role: int, keep_connection: bool, flags: int) -> None:
-        plane = self.plane
-        served = plane.roles.get(role)
+        state = self.state
+        served = state.roles.get(role)
         if served is None:
             self.protocol.end_request(request_id, 0, _UNKNOWN_ROLE)
             self._refused_at_begin(keep_connection)
             return
-        if len(self.exchanges) >= plane.limits.max_requests + _MAX_BEGUN:
+        if len(self.exchanges) >= state.max_requests + _MAX_BEGUN:
             self.protocol.end_request(request_id, 0, _OVERLOADED)
             self._refused_at_begin(keep_connection)
             return
         now = self.received_at
         deadline = now + self.timeouts.request_timeout
-        plane.begun += 1
+        state.begun += 1
         self.exchanges[request_id] = Exchange(
-            self, plane.begun, request_id, served, keep_connection, now, deadline
+            self, state.begun, request_id, served, keep_connection, now, deadline
         )
         if request_id != 1 or len(self.exchanges) > 1:
             # Only front ends that multiplex use another ID than 1.
@@ -307,7 +310,7 @@ class Connection(Receiver):
         if exchange.role is _AUTHORIZER:
             # lighttpd and mod_fcgid send no FCGI_STDIN to an authorizer (§6.3).
             exchange.body.ended = True
-        refusal = admit(self.plane, exchange)
+        refusal = admit(self.state, exchange)
         if refusal is None:
             self.turns.add(exchange)
         else:
@@ -336,8 +339,8 @@ class Connection(Receiver):
     def _body_received(self, exchange: Exchange, body: Body, data: bytes) -> None:
         exchange.last_input = self.received_at
         self.in_body = True
-        limit = self.plane.limits.max_body
-        if limit is not None and exchange.received + len(data) > limit:
+        limit = self.state.max_body
+        if limit >= 0 and exchange.received + len(data) > limit:
             self.refuse_body(exchange, f"its body is larger than {limit} bytes")
             return
         self.window.feed(exchange, body, data)
@@ -441,7 +444,7 @@ class Connection(Receiver):
         self.forget(exchange, app_status)
         if not exchange.keep_connection:
             self.close("the last request has ended")
-        elif self.plane.draining and not self._hand_over():
+        elif self.state.draining and not self._hand_over():
             self._close_with_response()
 
     def _close_with_response(self) -> None:
@@ -470,7 +473,7 @@ class Connection(Receiver):
         if not exchange.aborted_ and exchange.awaits_input:
             self._input_left = True
         self.idle_since = now = self.now()
-        self.plane.observers.request_ended(exchange, app_status, now)
+        self.state.observers.request_ended(exchange, app_status, now)
         if exchange.phase is not _RESPONDED:
             self.release(exchange)
         self.window.taken()
@@ -484,7 +487,7 @@ class Connection(Receiver):
         if self._trailing and exchange in self._trailing:
             self._trailing.remove(exchange)
         if exchange.admitted:
-            self.plane.running -= 1
+            self.state.running -= 1
         exchange.ended()
         if (self.closing or self.lost) and not self.exchanges and not self._trailing:
             self.turns.wake()
@@ -538,14 +541,14 @@ class Connection(Receiver):
     def take_output(self) -> list[bytes | memoryview]:
         """Remove and return what is queued, for the wire to send: whole records."""
         chunks = self.protocol.data_to_send()
-        if self.plane.tracer is not None:
-            self.plane.tracer.sent(self, chunks)
+        if self.state.tracer is not None:
+            self.state.tracer.sent(self, chunks)
         return chunks
 
     def flush(self) -> None:
         """Hand what is queued to the wire."""
         if self.protocol.out_size and not self.lost:
-            if self.closing and self.plane.draining and self._sends_no_more:
+            if self.closing and self.state.draining and self._sends_no_more:
                 self.wire.flush_last()
             else:
                 self.wire.flush()

@@ -26,6 +26,7 @@ from trifcgi.server.poller import Poller
 from trifcgi.server.reaper import Reaper
 from trifcgi.server.share import Share
 from trifcgi.server.socket_wire import SocketWire
+from trifcgi.server.state import State
 from trifcgi.server.stream_wire import StreamWire
 from trifcgi.server.tasks import serve
 
@@ -57,14 +58,10 @@ class DataPlane:
             this one stops; ``None``: they are closed.
 
     Attributes:
+        state: what all connections look at for each request.
         now: the trio clock, in seconds.
         connections: connections open now.
-        running: requests running or queued now.
-        begun: requests begun so far.
-        draining: whether :meth:`drain` was called.
         stopping: the same for requests, told to those that wait for it.
-        tracer: is told all bytes that come and go, while there is one.
-        roles: those that the handler serves, by number.
         cut_by_drain: requests that the drain's grace was too short for.
     """
 
@@ -82,23 +79,19 @@ class DataPlane:
         if not callable(handler):
             raise TypeError(f"handler must be an async callable, not {handler!r}")
         self.handler: Any = handler
-        self.limits = limits or Limits()
+        limits = limits or Limits()
         self.timeouts = timeouts or Timeouts()
-        self.observers = Observers(instruments)
         self.now: Callable[[], float] = trio.current_time
         served = getattr(handler, "roles", Role)
-        self.roles: dict[int, Role] = {int(role): role for role in Role if role in served}
+        roles = {int(role): role for role in Role if role in served}
+        self.state = State(Observers(instruments), roles, limits)
         self.values = {
-            MAX_CONNS: b"%d" % self.limits.max_connections,
-            MAX_REQS: b"%d" % self.limits.max_requests,
+            MAX_CONNS: b"%d" % limits.max_connections,
+            MAX_REQS: b"%d" % limits.max_requests,
             MPXS_CONNS: b"1",
         }
         self.reaper = Reaper()
-        self.running = 0
-        self.begun = 0
-        self.draining = False
         self.stopping = StopSignal()
-        self.tracer: Tracer | None = None
         self.cut_by_drain = 0
         self.share = share
         self.handover = handover
@@ -109,6 +102,35 @@ class DataPlane:
         self._empty = trio.lowlevel.ParkingLot()
         self._accepting: list[trio.CancelScope] = []
         self._stack: AsyncExitStack | None = None
+
+    @property
+    def limits(self) -> Limits:
+        """How much is taken on at once; :meth:`change_limits` changes it."""
+        return self.state.limits
+
+    @property
+    def running(self) -> int:
+        """Requests running or queued now."""
+        return self.state.running
+
+    @property
+    def begun(self) -> int:
+        """Requests begun so far."""
+        return self.state.begun
+
+    @property
+    def draining(self) -> bool:
+        """Whether :meth:`drain` was called."""
+        return self.state.draining
+
+    @property
+    def tracer(self) -> Tracer | None:
+        """Is told all bytes that come and go, while there is one."""
+        return self.state.tracer
+
+    @tracer.setter
+    def tracer(self, tracer: Tracer | None) -> None:
+        self.state.tracer = tracer
 
     @property
     def polls(self) -> bool:
@@ -238,13 +260,13 @@ class DataPlane:
     def opened(self, connection: Connection) -> None:
         """A connection begins: it is counted, and drained like any other."""
         self._open.add(connection)
-        self.observers.connection_opened(connection.peer)
+        self.state.observers.connection_opened(connection.peer)
         if self.draining:
             connection.drain()
 
     def closed(self, connection: Connection) -> None:
         """A connection has ended, and nothing is left of it."""
-        self.observers.connection_closed(connection.peer, connection.cause)
+        self.state.observers.connection_closed(connection.peer, connection.cause)
         self._open.discard(connection)
         if self.share is not None and isinstance(connection.wire, SocketWire):
             self.share.left()
@@ -257,7 +279,7 @@ class DataPlane:
         """Take other limits from now on. ``max_params`` counts for connections that open from now
         on; what runs already is never cut short.
         """
-        self.limits = limits
+        self.state.limit(limits)
         self.values[MAX_CONNS] = b"%d" % limits.max_connections
         self.values[MAX_REQS] = b"%d" % limits.max_requests
         self._room.unpark_all()
@@ -276,7 +298,7 @@ class DataPlane:
         A connection that was used a moment ago is not idle: the front end may be sending its
         next request on it. It closes with the next response, or after half a second.
         """
-        self.draining = True
+        self.state.draining = True
         if self.share is not None:
             self.share.close()
         for scope in self._accepting:

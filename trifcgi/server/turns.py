@@ -137,7 +137,7 @@ class Turns:
                 exchange.scope = scope
                 exchange.task = task
                 exchange.phase = _RUNNING
-                self._connection.plane.observers.request_started(exchange)
+                self._connection.state.observers.request_started(exchange)
                 return exchange
             ending.stopped(exchange)
         return None

@@ -1,0 +1,55 @@
+"""What every request of a data plane looks at; compiled."""
+
+from typing import Final
+
+from trifcgi.limits import Limits
+from trifcgi.observe.trace import Tracer
+from trifcgi.protocol.constants import Role
+from trifcgi.server.observers import Observers
+
+__all__ = ["State"]
+
+_NO_LIMIT: Final = -1
+
+
+class State:
+    """What the connections of one data plane share, where compiled code gets at it in no time.
+
+    Attributes:
+        observers: the data plane's.
+        roles: those that the handler serves, by number.
+        limits: the ones in force; :meth:`limit` changes them.
+        max_requests: one of them.
+        max_body: another; negative: none.
+        running: requests running or queued now.
+        begun: requests begun so far.
+        draining: whether a graceful stop has begun.
+        tracer: is told all bytes that come and go, while there is one.
+    """
+
+    __slots__ = (
+        "begun",
+        "draining",
+        "limits",
+        "max_body",
+        "max_requests",
+        "observers",
+        "roles",
+        "running",
+        "tracer",
+    )
+
+    def __init__(self, observers: Observers, roles: dict[int, Role], limits: Limits) -> None:
+        self.observers = observers
+        self.roles = roles
+        self.running = 0
+        self.begun = 0
+        self.draining = False
+        self.tracer: Tracer | None = None
+        self.limit(limits)
+
+    def limit(self, limits: Limits) -> None:
+        """Take other limits from now on."""
+        self.limits = limits
+        self.max_requests = limits.max_requests
+        self.max_body = _NO_LIMIT if limits.max_body is None else limits.max_body
