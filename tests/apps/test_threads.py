@@ -194,12 +194,14 @@ async def test_leaving_waits_for_what_runs(bell: Any) -> None:
 
 @BELLS
 async def test_a_cancelled_pool_leaves_no_thread(bell: Any) -> None:
+    let_go = threading.Event()
     with trio.CancelScope() as scope:
         async with pool(3, bell=bell).running() as crew, trio.open_nursery() as nursery:
             for _ in range(3):
-                nursery.start_soon(crew.run_sync, time.sleep, 0.01)
+                nursery.start_soon(crew.run_sync, let_go.wait, 10)
             await until(lambda: len(names()) == 3)
             scope.cancel()
+            let_go.set()
     assert scope.cancelled_caught
     assert names() == []
 

@@ -8,9 +8,12 @@ from typing import Any
 from wsgiref.validate import validator
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.capture_files import CapturedRequest, load_capture, load_captures
-from trifcgi.cgi import Meaning, wsgi_environ
+from trifcgi.cgi import Meaning, meaning, wsgi_environ
+from trifcgi.protocol import encode_pairs
 
 
 def environ_of(*pairs: tuple[bytes, bytes]) -> dict[str, str]:
@@ -138,3 +141,57 @@ def test_what_wsgi_demands_is_there_even_where_no_front_end_said_it() -> None:
         "SERVER_PORT": "80",
         "SERVER_PROTOCOL": "HTTP/1.1",
     }
+
+
+PAIRS = st.lists(
+    st.tuples(
+        st.sampled_from(
+            [
+                b"SCRIPT_NAME",
+                b"PATH_INFO",
+                b"HTTP_HOST",
+                b"HTTP_COOKIE",
+                b"HTTP_AUTHORIZATION",
+                b"HTTPS",
+                b"HTTP_X_A",
+                b"DOCUMENT_ROOT",
+                b"",
+                b"wsgi.x",
+                b"HTTP_PROXY",
+                b"X" * 200,
+            ]
+        ),
+        st.sampled_from(
+            [b"", b"/", b"/a", b"on", b"caf\xc3\xa9", b"v" * 127, b"v" * 128, b"v" * 300]
+        ),
+    ),
+    max_size=8,
+)
+
+
+@given(requests=st.lists(PAIRS, min_size=2, max_size=5))
+def test_params_of_earlier_requests_change_nothing(
+    requests: list[list[tuple[bytes, bytes]]],
+) -> None:
+    for pairs in requests:
+        pairs = [(b"REQUEST_METHOD", b"GET"), *pairs]
+        assert wsgi_environ(encode_pairs(pairs)) == wsgi_environ(pairs)
+
+
+def test_credentials_and_long_values_are_not_kept() -> None:
+    secrets = [
+        (b"HTTP_COOKIE", b"session=secret"),
+        (b"HTTP_AUTHORIZATION", b"Basic secret"),
+        (b"HTTP_X_LONG", b"secret" * 30),
+    ]
+    wsgi_environ(encode_pairs([(b"REQUEST_METHOD", b"GET"), *secrets]))
+    kept = [pair.value for pair in meaning._seen]
+    assert b"GET" in kept
+    assert not [value for value in kept if b"secret" in value]
+
+
+def test_what_is_kept_is_bounded() -> None:
+    wsgi_environ(
+        encode_pairs([(b"REQUEST_METHOD", b"GET"), *((b"X%d" % n, b"") for n in range(1000))])
+    )
+    assert len(meaning._seen) <= 128

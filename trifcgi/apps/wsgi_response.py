@@ -10,7 +10,8 @@ from typing import Any, Final, TypeAlias
 
 from trifcgi.apps.wsgi_conversation import Conversation
 from trifcgi.apps.wsgi_files import FileWrapper
-from trifcgi.cgi.head import encode_head, is_bodyless
+from trifcgi.cgi.head import is_bodyless
+from trifcgi.cgi.text_head import encode_text_head
 from trifcgi.errors import ResponseError
 
 __all__ = ["Response", "WSGIApp"]
@@ -23,37 +24,6 @@ logger = logging.getLogger(__name__)
 
 # What is read from a file in one go. Larger blocks were not faster.
 _FILE_BLOCK: Final = 128 * 1024
-
-
-def _parse_status(status: Any) -> tuple[int, str]:
-    if not isinstance(status, str):
-        raise TypeError(f"start_response() takes the status as a str, not {status!r}")
-    code: str = status[:3]
-    if not (code.isascii() and code.isdigit() and len(code) == 3 and status[3:4] in {"", " "}):
-        raise ResponseError(f"{status!r} does not say a status such as '404 Not Found'")
-    return int(code), status[4:]
-
-
-def _encode_headers(headers: Any) -> list[tuple[bytes, bytes]]:
-    if not isinstance(headers, list):
-        raise TypeError(f"start_response() takes the headers as a list, not {headers!r}")
-    try:
-        return [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
-    except UnicodeEncodeError as exc:
-        raise ResponseError(
-            f"response headers are Latin-1 (PEP 3333), not {exc.object!r}"
-        ) from None
-    except (AttributeError, TypeError, ValueError):
-        raise TypeError(f"response headers are pairs of str, not {headers!r}") from None
-
-
-def _declared_length(headers: list[tuple[bytes, bytes]]) -> int | None:
-    for name, value in headers:
-        if name.lower() == b"content-length":
-            if not value.isdigit():
-                raise ResponseError(f"Content-Length is a number of bytes, not {value!r}")
-            return int(value)
-    return None
 
 
 class Response:
@@ -114,12 +84,10 @@ class Response:
         elif self._head is not None:
             raise ResponseError("start_response() was called a second time without exc_info")
         self._conversation.check()
-        code, reason = _parse_status(status)
-        headers = _encode_headers(response_headers)
-        head = encode_head(code, headers, reason=reason)
-        self._declared = _declared_length(headers)
-        self._bodyless = is_bodyless(self._method, code)
-        self._head = head
+        head = encode_text_head(status, response_headers)
+        self._declared = head.content_length
+        self._bodyless = is_bodyless(self._method, head.status)
+        self._head = head.head
         return self.write
 
     def write(self, data: Any, /) -> None:
@@ -146,9 +114,11 @@ class Response:
         except BaseException:
             self._close_quietly(result)
             raise
-        close = getattr(result, "close", None)
-        if close is not None:
-            close()
+        kind = type(result)
+        if kind is not list and kind is not tuple:  # for those, looking costs more than it seems
+            close = getattr(result, "close", None)
+            if close is not None:
+                close()
 
     def _close_quietly(self, result: Any) -> None:
         """Close after a failure: a second one must not hide the first."""

@@ -333,30 +333,91 @@ def _pick_headers(pairs: Sequence[tuple[bytes, bytes]]) -> list[tuple[bytes, byt
     return _with_one_cookie(headers)
 
 
+class _Seen:
+    """A param as it came with an earlier request, and what was made of it.
+
+    Attributes:
+        raw: its lengths, name and value; ``b""`` stands for none.
+        param: its name.
+        value: its value.
+        name: its key in a WSGI environ; ``None`` if it stays out.
+        text: its value there.
+        asked: whether anybody here may ask for it by name.
+    """
+
+    __slots__ = ("asked", "name", "param", "raw", "text", "value")
+
+    def __init__(
+        self,
+        raw: bytes,
+        param: bytes,
+        value: bytes,
+        name: str | None,
+        text: str,
+        asked: bool,
+    ) -> None:
+        self.raw = raw
+        self.param = param
+        self.value = value
+        self.name = name
+        self.text = text
+        self.asked = asked
+
+
+# The params of earlier requests by their place: most are the same the next time, and to compare
+# bytes takes a fraction of reading them. Long ones are not kept, nor are credentials.
+_seen: Final[list[_Seen]] = []
+_MOST_SEEN: Final = 128
+_LONGEST_SEEN: Final = 160
+_NEVER_SEEN: Final = frozenset({"HTTP_AUTHORIZATION", "HTTP_COOKIE"})
+_UNSEEN: Final = _Seen(b"", b"", b"", None, "", False)
+
+
+def _remember(place: int, pair: _Seen) -> None:
+    if len(pair.raw) > _LONGEST_SEEN or pair.name in _NEVER_SEEN:
+        pair = _UNSEEN
+    if place < len(_seen):
+        _seen[place] = pair
+    elif place < _MOST_SEEN:
+        _seen.append(pair)
+
+
 def _read_environ(block: bytes, environ: dict[str, str]) -> dict[bytes, bytes]:
     """Put all params into an environ; return those that are no headers, by name."""
     names = ENVIRON_NAMES
     variables: dict[bytes, bytes] = {}
+    seen = _seen
+    known = len(seen)
+    place = 0
     count = 0
     at = 0
     end = len(block)
     while at < end:
-        name_length = block[at]
-        value_length = block[at + 1]
-        if name_length < 128 and value_length < 128:
-            at += 2
-        else:
-            at, name_length, value_length = long_lengths(block, at)
-        middle = at + name_length
-        stop = middle + value_length
-        param = block[at:middle]
-        value = block[middle:stop]
-        name = names[param]
+        pair = seen[place] if place < known else _UNSEEN
+        stop = at + len(pair.raw)
+        if stop == at or block[at:stop] != pair.raw:
+            start = at
+            name_length = block[at]
+            value_length = block[at + 1]
+            if name_length < 128 and value_length < 128:
+                at += 2
+            else:
+                at, name_length, value_length = long_lengths(block, at)
+            middle = at + name_length
+            stop = middle + value_length
+            param = block[at:middle]
+            value = block[middle:stop]
+            asked = name_length > 0 and (name_length == _HTTPS or block[at] != _H)
+            text = value.decode("latin-1")
+            pair = _Seen(block[start:stop], param, value, names[param], text, asked)
+            _remember(place, pair)
+        name = pair.name
         if name is not None:
-            environ[name] = value.decode("latin-1")
+            environ[name] = pair.text
             count += 1
-        if name_length and (name_length == _HTTPS or block[at] != _H):
-            variables[param] = value
+        if pair.asked:
+            variables[pair.param] = pair.value
+        place += 1
         at = stop
     if len(environ) != count:
         _join_repeated(decode_pairs(block), environ)
