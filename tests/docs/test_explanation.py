@@ -26,8 +26,8 @@ def _default(function: object, name: str) -> object:
 
 
 NUMBERS = [
-    ("flow-control", "more than 128 KiB of it have not left", wire.HIGH_WATER, 128 * _KIB),
-    ("flow-control", "less than 32 KiB are left", wire.LOW_WATER, 32 * _KIB),
+    ("flow-control", "more than 256 KiB of it have not left", wire.HIGH_WATER, 256 * _KIB),
+    ("flow-control", "less than 64 KiB are left", wire.LOW_WATER, 64 * _KIB),
     ("flow-control", "strides of 256 KiB", streams.STRIDE, 256 * _KIB),
     ("flow-control", "Up to 256 KiB of a body", body.WINDOW, 256 * _KIB),
     ("flow-control", "After 20 ms", window.PAUSE, 0.02),

@@ -34,6 +34,9 @@ def _plain_tail(request_id: int) -> bytes:
 # Front ends count request IDs from 1 up, so these few serve nearly every request, and a hostile
 # one that uses all 65,535 makes nothing grow.
 _PLAIN_TAILS: Final = [_plain_tail(request_id) for request_id in range(256)]
+_FULL_HEADERS: Final = [
+    pack_header(_STDOUT, request_id, MAX_CONTENT_LENGTH) for request_id in range(256)
+]
 
 
 def plain_tail(request_id: int) -> bytes:
@@ -109,7 +112,7 @@ class Output:
                 self._chunks.append(header + data)
                 self.size += HEADER_LEN + len(data)
             return
-        content = _as_bytes(data)
+        content = data if type(data) is bytes else _as_bytes(data)
         if len(content) <= JOINED_UP_TO:
             self.add_stream(record_type, request_id, bytes(content))
         else:
@@ -134,25 +137,27 @@ class Output:
         self, record_type: int, request_id: int, content: bytes | memoryview
     ) -> None:
         chunks = self._chunks
+        start = 0
         rest = len(content)
-        self.size += rest
-        if rest > MAX_CONTENT_LENGTH:
-            content = memoryview(content)
-            header = _pack_header(VERSION_1, record_type, request_id, MAX_CONTENT_LENGTH, 0)
-            start = 0
+        if rest >= MAX_CONTENT_LENGTH:
+            if record_type == _STDOUT and request_id < 256:
+                full = _FULL_HEADERS[request_id]
+            else:
+                full = pack_header(record_type, request_id, MAX_CONTENT_LENGTH)
+            view = memoryview(content)
             while rest >= MAX_CONTENT_LENGTH:
-                chunks.append(header)
-                chunks.append(content[start : start + MAX_CONTENT_LENGTH])
-                self.size += HEADER_LEN
-                start += MAX_CONTENT_LENGTH
+                end = start + MAX_CONTENT_LENGTH
+                chunks.append(full)
+                chunks.append(view[start:end])
+                self.size += HEADER_LEN + MAX_CONTENT_LENGTH
+                start = end
                 rest -= MAX_CONTENT_LENGTH
             if not rest:
                 return
-            content = content[start:]
         header = _pack_header(VERSION_1, record_type, request_id, rest, 0)
-        self.size += HEADER_LEN
+        self.size += HEADER_LEN + rest
         if rest <= JOINED_UP_TO:
-            chunks.append(header + content)
-        else:
-            chunks.append(header)
-            chunks.append(content)
+            chunks.append(header + bytes(content[start:]))
+            return
+        chunks.append(header)
+        chunks.append(memoryview(content)[start:] if start else content)

@@ -1,17 +1,19 @@
 """A connection's bytes on any trio stream."""
 
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import trio
 
-from trifcgi.server.wire import HIGH_WATER, LOW_WATER, POISON, READ, READ_BODY, Chunk
+from trifcgi.server.wire import LOW_WATER, POISON, READ, READ_BODY, Chunk
 
 if TYPE_CHECKING:
     from trifcgi.server.connection import Connection
     from trifcgi.server.handover import Handover
 
 __all__ = ["StreamWire"]
+
+_BATCH: Final = 64 * 1024
 
 
 class StreamWire:
@@ -89,7 +91,7 @@ class StreamWire:
         """A batch small enough that the write timeout sees progress."""
         batch: list[Chunk] = []
         size = 0
-        while self._chunks and size < HIGH_WATER:
+        while self._chunks and size < _BATCH:
             chunk = self._chunks.popleft()
             batch.append(chunk)
             size += len(chunk)

@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 __all__ = ["HIGH_WATER", "LOW_WATER", "POISON", "READ", "READ_BODY", "Chunk", "Wire"]
 
-HIGH_WATER: Final = 128 * 1024
+HIGH_WATER: Final = 256 * 1024
 """Unsent bytes of a connection past which a handler that sends has to wait."""
 
-LOW_WATER: Final = 32 * 1024
+LOW_WATER: Final = 64 * 1024
 """Unsent bytes at which those that wait go on."""
 
 READ: Final = 64 * 1024
