@@ -5,6 +5,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -108,6 +109,84 @@ async def test_waiting_jobs_run_in_the_order_in_which_they_came() -> None:
         with trio.fail_after(5):
             await done.wait()
     assert order == [0, 1, 2, 3, 4]
+
+
+@BELLS
+@pytest.mark.parametrize("size", [1, 8])
+async def test_each_of_many_short_jobs_is_done_once(size: int, bell: Any) -> None:
+    done: list[int] = []
+    finished: list[int] = []
+    async with pool(size, bell=bell).running() as crew:
+        for _ in range(20):
+            done.clear()
+            finished.clear()
+            for number in range(50):
+                crew.submit(partial(done.append, number), partial(finished.append, number), "job")
+            await until(lambda: len(finished) == 50)
+            assert sorted(done) == sorted(finished) == list(range(50))
+            await until(lambda: not crew.busy)
+            assert crew.waiting == 0
+
+
+@BELLS
+async def test_each_job_that_blocks_has_a_thread_at_once(bell: Any) -> None:
+    gates = [Gate() for _ in range(8)]
+    async with pool(8, bell=bell).running() as crew:
+        for gate in gates:
+            crew.submit(gate, lambda: None, "gate")
+        for gate in gates:
+            assert gate.entered.wait(5)
+        assert (crew.busy, crew.waiting) == (8, 0)
+        for gate in gates:
+            gate.open.set()
+        await until(lambda: not crew.busy)
+
+
+@BELLS
+async def test_a_job_that_blocks_holds_back_no_other_and_no_result(bell: Any) -> None:
+    finished: list[int] = []
+    async with pool(2, bell=bell).running() as crew:
+        for _ in range(20):
+            finished.clear()
+            gate = Gate()
+            for number in range(6):
+                if number == 3:
+                    crew.submit(gate, lambda: None, "gate")
+                crew.submit(lambda: None, partial(finished.append, number), number)
+            await until(lambda: len(finished) == 6)
+            gate.open.set()
+            await until(lambda: not crew.busy)
+
+
+async def test_where_no_further_thread_can_be_started_jobs_wait(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    ran: list[int] = []
+    done = trio.Event()
+    gate = Gate()
+    start = threading.Thread.start
+
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    async with pool(4).running() as crew:
+        await crew.run_sync(len, "abc")
+        monkeypatch.setattr(threading.Thread, "start", refuse)
+        crew.submit(gate, lambda: None, "gate")
+        assert gate.entered.wait(5)
+        with pytest.raises(RuntimeError, match="can't start"):
+            crew.submit(lambda: ran.append(0), lambda: None, "refused")
+        assert (crew.busy, crew.waiting) == (1, 0)
+        gate.open.set()
+        await until(lambda: not crew.busy)
+        # Together, so that it is a thread of the pool that finds out about the second.
+        crew.submit(lambda: ran.append(1), lambda: None, "first")
+        crew.submit(lambda: ran.append(2), done.set, "second")
+        with trio.fail_after(5):
+            await done.wait()
+        assert ran == [1, 2]
+        monkeypatch.setattr(threading.Thread, "start", start)
+        assert await crew.run_sync(len, "abc") == 3
 
 
 async def test_the_context_is_copied_into_the_thread() -> None:

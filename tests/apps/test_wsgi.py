@@ -549,6 +549,37 @@ async def test_a_closed_input_says_so() -> None:
     await run(app)
 
 
+async def test_the_input_can_be_wrapped_like_any_file() -> None:
+    def app(environ: Environ, start_response: Start) -> list[bytes]:
+        body: Any = environ["wsgi.input"]
+        assert issubclass(type(body), io.BufferedIOBase)
+        assert (body.readable(), body.writable(), body.seekable()) == (True, False, False)
+        assert not body.isatty()
+        with pytest.raises(io.UnsupportedOperation):
+            body.write(b"x")
+        for refused in (body.fileno, body.tell, body.detach):
+            with pytest.raises(io.UnsupportedOperation):
+                refused()
+        assert next(body) == b"one\n"
+        room = bytearray(2)
+        assert body.readinto(room) == 2
+        assert room == b"tw"
+        assert body.readinto1(room) == 2
+        assert room == b"o\n"
+        with io.TextIOWrapper(body, "utf-8") as text:
+            assert text.readline() == "thr\u20ac\n"
+            assert list(text) == ["four\n", "five"]
+        assert body.closed
+        for closed in (body.readable, body.flush, body.__iter__, body.read):
+            with pytest.raises(ValueError, match="closed"):
+                closed()
+        return hello(environ, start_response)
+
+    body = "one\ntwo\nthr\u20ac\nfour\nfive".encode()
+    request = MemoryRequest(params("POST", "/", {"CONTENT_LENGTH": str(len(body))}), body=body)
+    await run(app, request)
+
+
 # wsgi.errors
 
 

@@ -266,6 +266,41 @@ async def test_through_the_server() -> None:
             assert response.stderr == b"a line\n"
 
 
+async def test_small_answers_through_the_server() -> None:
+    def app(environ: Environ, start_response: Start) -> Iterable[bytes]:
+        status = environ["PATH_INFO"].strip("/")
+        start_response(status, [])
+        return [b"", b"got ", b"it"]
+
+    async with trifcgi.testing.open_client(wsgi(app, 2)) as client:
+        for method, status, body in (
+            ("GET", 200, b"got it"),
+            ("HEAD", 200, b""),
+            ("GET", 304, b""),
+            ("GET", 404, b"got it"),
+        ):
+            response = await client.request(trifcgi.testing.params(f"/{status}", method=method))
+            assert (response.status, response.body, response.app_status) == (status, body, 0)
+            assert not response.stderr
+
+
+async def test_a_failing_close_after_a_small_answer_is_told(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Whole(list[bytes]):
+        def close(self) -> None:
+            raise LookupError("on purpose")
+
+    def app(environ: Environ, start_response: Start) -> Iterable[bytes]:
+        start_response("200 OK", [("Content-Length", "2")])
+        return Whole([b"it"])
+
+    async with trifcgi.testing.open_client(wsgi(app, 2)) as client:
+        response = await client.request(trifcgi.testing.params("/x"))
+        assert (response.status, response.body, response.app_status) == (200, b"it", 1)
+    assert "on purpose" in caplog.text
+
+
 async def test_failures_through_the_server(caplog: pytest.LogCaptureFixture) -> None:
     def app(environ: Environ, start_response: Start) -> Iterable[bytes]:
         if environ["PATH_INFO"] == "/begun":

@@ -5,7 +5,8 @@ from typing import Final
 
 from trifcgi.cgi import target
 from trifcgi.cgi.names import COOKIE, ENVIRON_NAMES, HEADER_NAMES, TOKEN
-from trifcgi.protocol.pairs import decode_pairs, long_lengths
+from trifcgi.cgi.reading import Reading, read_environ, read_params
+from trifcgi.protocol.pairs import decode_pairs
 
 __all__ = ["BadParams", "Meaning", "wsgi_environ"]
 
@@ -18,11 +19,6 @@ _HTTP_VERSIONS: Final = {
     b"HTTP/3": "3",
 }
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
-# How names begin, as bytes, and the length of the only one with an H that is no header.
-_D: Final = 0x44
-_G: Final = 0x47
-_H: Final = 0x48
-_HTTPS: Final = 5
 _MOST_DIGITS: Final = 18  # a larger content length is no length; and int() has bounds of its own
 
 
@@ -75,7 +71,7 @@ class Meaning:
         path_info: the decoded path from there on, as bytes.
     """
 
-    __slots__ = ("_environ", "_given", "_params", "method", "path_info", "script_name")
+    __slots__ = ("_environ", "_given", "_params", "_reading", "method", "path_info", "script_name")
 
     def __init__(
         self,
@@ -99,13 +95,14 @@ class Meaning:
         """
         self._given = params
         self._environ: dict[str, str] | None = None
+        self._reading: Reading | None = None
         if not isinstance(params, bytes):
             self._params = dict(params)
         elif wsgi:
-            self._environ = {}
-            self._params = _read_environ(params, self._environ)
+            self._params = self._read_environ(params)
         else:
-            self._params = _read_variables(params)
+            self._reading = reading = read_params(params)
+            self._params = reading.variables
         method = self._params.get(b"REQUEST_METHOD")
         if not method:
             raise BadParams("The params have no REQUEST_METHOD, so they make no request.")
@@ -228,7 +225,13 @@ class Meaning:
         left out.
         """
         given = self._given
-        headers = _read_headers(given) if isinstance(given, bytes) else _pick_headers(given)
+        if isinstance(given, bytes):
+            reading, self._reading = self._reading or read_params(given), None
+            headers = reading.headers
+            if reading.cookies > 1:
+                headers = _with_one_cookie(headers)
+        else:
+            headers = _pick_headers(given)
         content_type = self._params.get(b"CONTENT_TYPE")
         if content_type:
             headers.append((b"content-type", content_type))
@@ -244,84 +247,51 @@ class Meaning:
         are joined, with ``"; "`` for cookies and ``", "`` for others (RFC 9110 §5.3). See
         :attr:`remote_user` before trusting REMOTE_USER.
         """
-        environ, self._environ = self._environ, None
-        if environ is None:
-            environ = {}
+        if self._environ is None:
             if isinstance(self._given, bytes):
-                _read_environ(self._given, environ)
+                self._read_environ(self._given)
             else:
-                _pick_environ(self._given, environ)
+                self._environ = _pick_environ(self._given)
+        environ = self._environ
+        assert environ is not None
+        self._environ = None
         for name in ("CONTENT_TYPE", "HTTP_HOST", "REMOTE_USER", "AUTH_TYPE"):
             if environ.get(name) == "":
                 del environ[name]
-        if self.content_length is None:
-            environ.pop("CONTENT_LENGTH", None)
-        host, port = self.server or ("localhost", _DEFAULT_PORTS[self.scheme])
+        if "CONTENT_LENGTH" in environ and self.content_length is None:
+            del environ["CONTENT_LENGTH"]
         environ["SCRIPT_NAME"] = self.script_name.decode("latin-1")
         environ["PATH_INFO"] = self.path_info.decode("latin-1")
-        environ["QUERY_STRING"] = self.query_string.decode("latin-1")
-        environ["SERVER_NAME"] = f"[{host}]" if ":" in host else host
-        environ["SERVER_PORT"] = str(port)
+        if "QUERY_STRING" not in environ:
+            environ["QUERY_STRING"] = self.query_string.decode("latin-1")
+        if not _names_server(environ):
+            host, port = self.server or ("localhost", _DEFAULT_PORTS[self.scheme])
+            environ["SERVER_NAME"] = f"[{host}]" if ":" in host else host
+            environ["SERVER_PORT"] = str(port)
         if not environ.get("SERVER_PROTOCOL"):
             environ["SERVER_PROTOCOL"] = "HTTP/1.1"
         return environ
 
-
-def _read_variables(block: bytes) -> dict[bytes, bytes]:
-    """The params that anybody here asks for by name; of a repeated one the last.
-
-    Left out are headers, and what says where files are and who the gateway is: DOCUMENT_ROOT,
-    GATEWAY_INTERFACE.
-    """
-    variables: dict[bytes, bytes] = {}
-    at = 0
-    end = len(block)
-    while at < end:
-        name_length = block[at]
-        value_length = block[at + 1]
-        if name_length < 128 and value_length < 128:
-            at += 2
-        else:
-            at, name_length, value_length = long_lengths(block, at)
-        middle = at + name_length
-        stop = middle + value_length
-        if name_length:
-            first = block[at]
-            if (first != _H or name_length == _HTTPS) and first != _D and first != _G:
-                variables[block[at:middle]] = block[middle:stop]
-        at = stop
-    return variables
+    def _read_environ(self, block: bytes) -> dict[bytes, bytes]:
+        environ: dict[str, str] = {}
+        self._environ = environ
+        variables, apart = read_environ(block, environ)
+        if not apart:
+            _join_repeated(decode_pairs(block), environ)
+        return variables
 
 
-def _read_headers(block: bytes) -> list[tuple[bytes, bytes]]:
-    """The params that are headers, under their names as headers."""
-    names = HEADER_NAMES
-    headers: list[tuple[bytes, bytes]] = []
-    cookies = 0
-    at = 0
-    end = len(block)
-    while at < end:
-        name_length = block[at]
-        value_length = block[at + 1]
-        if name_length < 128 and value_length < 128:
-            at += 2
-        else:
-            at, name_length, value_length = long_lengths(block, at)
-        middle = at + name_length
-        stop = middle + value_length
-        if name_length > _HTTPS and block[at] == _H:
-            name = names[block[at:middle]]
-            if name is not None:
-                if name is COOKIE:
-                    cookies += 1
-                if value_length or name != b"host":  # Caddy's word for: there was none
-                    headers.append((name, block[middle:stop]))
-        at = stop
-    return headers if cookies < 2 else _with_one_cookie(headers)
+def _names_server(environ: dict[str, str]) -> bool:
+    """Whether SERVER_NAME and SERVER_PORT are as WSGI wants them: nearly always."""
+    name = environ.get("SERVER_NAME")
+    port = environ.get("SERVER_PORT")
+    if not name or not port or ":" in name or name.startswith("["):
+        return False
+    return len(port) < 5 and port.isascii() and port.isdigit() and not port.startswith("0")
 
 
 def _pick_headers(pairs: Sequence[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
-    """The same out of pairs."""
+    """The headers in pairs, under their own names."""
     names = HEADER_NAMES
     headers = [
         (name, value)
@@ -333,99 +303,9 @@ def _pick_headers(pairs: Sequence[tuple[bytes, bytes]]) -> list[tuple[bytes, byt
     return _with_one_cookie(headers)
 
 
-class _Seen:
-    """A param as it came with an earlier request, and what was made of it.
-
-    Attributes:
-        raw: its lengths, name and value; ``b""`` stands for none.
-        param: its name.
-        value: its value.
-        name: its key in a WSGI environ; ``None`` if it stays out.
-        text: its value there.
-        asked: whether anybody here may ask for it by name.
-    """
-
-    __slots__ = ("asked", "name", "param", "raw", "text", "value")
-
-    def __init__(
-        self,
-        raw: bytes,
-        param: bytes,
-        value: bytes,
-        name: str | None,
-        text: str,
-        asked: bool,
-    ) -> None:
-        self.raw = raw
-        self.param = param
-        self.value = value
-        self.name = name
-        self.text = text
-        self.asked = asked
-
-
-# The params of earlier requests by their place: most are the same the next time, and to compare
-# bytes takes a fraction of reading them. Long ones are not kept, nor are credentials.
-_seen: Final[list[_Seen]] = []
-_MOST_SEEN: Final = 128
-_LONGEST_SEEN: Final = 160
-_NEVER_SEEN: Final = frozenset({"HTTP_AUTHORIZATION", "HTTP_COOKIE"})
-_UNSEEN: Final = _Seen(b"", b"", b"", None, "", False)
-
-
-def _remember(place: int, pair: _Seen) -> None:
-    if len(pair.raw) > _LONGEST_SEEN or pair.name in _NEVER_SEEN:
-        pair = _UNSEEN
-    if place < len(_seen):
-        _seen[place] = pair
-    elif place < _MOST_SEEN:
-        _seen.append(pair)
-
-
-def _read_environ(block: bytes, environ: dict[str, str]) -> dict[bytes, bytes]:
-    """Put all params into an environ; return those that are no headers, by name."""
-    names = ENVIRON_NAMES
-    variables: dict[bytes, bytes] = {}
-    seen = _seen
-    known = len(seen)
-    place = 0
-    count = 0
-    at = 0
-    end = len(block)
-    while at < end:
-        pair = seen[place] if place < known else _UNSEEN
-        stop = at + len(pair.raw)
-        if stop == at or block[at:stop] != pair.raw:
-            start = at
-            name_length = block[at]
-            value_length = block[at + 1]
-            if name_length < 128 and value_length < 128:
-                at += 2
-            else:
-                at, name_length, value_length = long_lengths(block, at)
-            middle = at + name_length
-            stop = middle + value_length
-            param = block[at:middle]
-            value = block[middle:stop]
-            asked = name_length > 0 and (name_length == _HTTPS or block[at] != _H)
-            text = value.decode("latin-1")
-            pair = _Seen(block[start:stop], param, value, names[param], text, asked)
-            _remember(place, pair)
-        name = pair.name
-        if name is not None:
-            environ[name] = pair.text
-            count += 1
-        if pair.asked:
-            variables[pair.param] = pair.value
-        place += 1
-        at = stop
-    if len(environ) != count:
-        _join_repeated(decode_pairs(block), environ)
-    return variables
-
-
-def _pick_environ(pairs: Sequence[tuple[bytes, bytes]], environ: dict[str, str]) -> None:
-    """The same out of pairs."""
+def _pick_environ(pairs: Sequence[tuple[bytes, bytes]]) -> dict[str, str]:
+    """The WSGI environ in pairs."""
+    environ: dict[str, str] = {}
     names = ENVIRON_NAMES
     kept = 0
     for param, value in pairs:
@@ -435,6 +315,7 @@ def _pick_environ(pairs: Sequence[tuple[bytes, bytes]], environ: dict[str, str])
             kept += 1
     if len(environ) != kept:
         _join_repeated(pairs, environ)
+    return environ
 
 
 def _join_repeated(pairs: Sequence[tuple[bytes, bytes]], environ: dict[str, str]) -> None:
