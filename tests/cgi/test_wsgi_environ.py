@@ -12,8 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.capture_files import CapturedRequest, load_capture, load_captures
-from trifcgi.cgi import Meaning, meaning, wsgi_environ
-from trifcgi.protocol import encode_pairs
+from trifcgi.cgi import Meaning, reading, wsgi_environ
+from trifcgi.protocol import decode_pairs, encode_pairs
+
+GET = [(b"REQUEST_METHOD", b"GET"), (b"SCRIPT_NAME", b"/")]
 
 
 def environ_of(*pairs: tuple[bytes, bytes]) -> dict[str, str]:
@@ -178,20 +180,46 @@ def test_params_of_earlier_requests_change_nothing(
         assert wsgi_environ(encode_pairs(pairs)) == wsgi_environ(pairs)
 
 
-def test_credentials_and_long_values_are_not_kept() -> None:
+def test_only_what_says_nothing_of_a_client_is_known_again() -> None:
     secrets = [
         (b"HTTP_COOKIE", b"session=secret"),
         (b"HTTP_AUTHORIZATION", b"Basic secret"),
-        (b"HTTP_X_LONG", b"secret" * 30),
+        (b"HTTP_HOST", b"secret" * 50),
+        (b"REQUEST_URI", b"/secret"),
     ]
-    wsgi_environ(encode_pairs([(b"REQUEST_METHOD", b"GET"), *secrets]))
-    kept = [pair.value for pair in meaning._seen]
+    block = encode_pairs([(b"REQUEST_METHOD", b"GET"), *secrets])
+    for _ in range(2):
+        wsgi_environ(block)
+        assert (b"cookie", b"session=secret") in Meaning(block).headers
+    kept = [known.value for known in reading._known]
     assert b"GET" in kept
     assert not [value for value in kept if b"secret" in value]
 
 
-def test_what_is_kept_is_bounded() -> None:
-    wsgi_environ(
-        encode_pairs([(b"REQUEST_METHOD", b"GET"), *((b"X%d" % n, b"") for n in range(1000))])
+def test_what_is_known_again_is_bounded() -> None:
+    block = encode_pairs([*[(b"SERVER_NAME", b"%d" % n) for n in range(1000)], *GET])
+    assert Meaning(block).server == Meaning(decode_pairs(block)).server
+    assert len(reading._known) <= 64
+
+
+@given(
+    st.lists(
+        st.lists(
+            st.tuples(
+                st.sampled_from(
+                    [b"HTTP_HOST", b"HTTP_ACCEPT", b"HTTP_CONNECTION", b"SERVER_NAME", b"HTTPS"]
+                ),
+                st.sampled_from([b"", b"a", b"on", b"b.test"]),
+            ),
+            max_size=6,
+        ),
+        max_size=6,
     )
-    assert len(meaning._seen) <= 128
+)
+def test_what_came_before_changes_nothing(requests: list[list[tuple[bytes, bytes]]]) -> None:
+    for pairs in requests:
+        block = encode_pairs([*pairs, *GET])
+        meant, given = Meaning([*pairs, *GET]), Meaning(block)
+        assert given.headers == meant.headers
+        assert (given.server, given.scheme) == (meant.server, meant.scheme)
+        assert wsgi_environ(block) == wsgi_environ([*pairs, *GET])

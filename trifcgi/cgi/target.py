@@ -60,7 +60,11 @@ def mount_bytes(mount: str) -> bytes:
 
 def _uri_path(uri: bytes) -> bytes:
     """The path in a REQUEST_URI, still escaped; ``b""`` when there is none."""
-    path = uri.partition(b"#")[0].partition(b"?")[0]  # nginx, lighttpd leave the fragment in
+    path = uri
+    if b"#" in path:  # nginx, lighttpd leave the fragment in
+        path = path.partition(b"#")[0]
+    if b"?" in path:
+        path = path.partition(b"?")[0]
     if path[:1] != b"/" and b"://" in path:  # Apache passes the absolute form on
         authority_and_path = path.partition(b"://")[2]
         path = b"/" + authority_and_path.partition(b"/")[2]

@@ -93,7 +93,7 @@ def _learn_status(status: Any) -> _Status | None:
 def _learn_name(name: Any) -> _Name | None:
     start = encode_head(200, ((name.encode("latin-1"), b""),)).decode("latin-1")
     start = start[: start.index("\r\n")]
-    if len(name) > _LONGEST or not start.startswith(name + ": "):
+    if len(name) > _LONGEST or start != name + ": ":
         return None  # long, or dropped
     learned = _Name(start, name.lower() == "content-length")
     if len(_names) >= _MOST:
