@@ -63,6 +63,7 @@ _RUNNING: Final = Phase.RUNNING
 _RESPONDED: Final = Phase.RESPONDED
 _ABORTED: Final = StopReason.ABORTED
 _LOST: Final = StopReason.LOST
+_DRAINED: Final = StopReason.DRAINED
 _TOO_LARGE: Final = StopReason.TOO_LARGE
 _WRITE_TIMED_OUT: Final = StopReason.WRITE_TIMED_OUT
 _AUTHORIZER: Final = Role.AUTHORIZER
@@ -76,7 +77,10 @@ class Connection(Receiver):
 
     Attributes:
         now: the trio clock, in seconds.
-        nursery: the connection's own, while it is served.
+        nursery: the connection's own, while there is one: on a socket it is made for the first
+            request that has to run beside another.
+        settled: whether it is watched: what has come and gone before a task first had to wait
+            needs neither the poller nor the reaper.
         finishing: whether one of its tasks is about to close it.
         handing_over: whether it goes to another process once nothing runs on it.
     """
@@ -103,6 +107,7 @@ class Connection(Receiver):
         "plane",
         "protocol",
         "received_at",
+        "settled",
         "state",
         "timeouts",
         "turns",
@@ -129,6 +134,7 @@ class Connection(Receiver):
         self.appointment = math.inf
         self._trailing: list[Exchange] | None = None
         self.idle_since = self.received_at = plane.now()
+        self.settled = False
         self.in_body = False
         self.closing = False
         self.lost = False
@@ -150,7 +156,18 @@ class Connection(Receiver):
     def arm(self, when: float) -> None:
         """Ask the reaper to call :meth:`check` at ``when`` (trio clock) at the latest."""
         if when < self.appointment:
-            self.plane.reaper.arm(self, when)
+            if self.settled:
+                self.plane.reaper.arm(self, when)
+            else:
+                self.appointment = when
+
+    def settle(self) -> None:
+        """A task of it has to wait: from now on its deadlines and its peer are watched."""
+        when = self.appointment
+        self.appointment = math.inf
+        self.settled = True
+        self.plane.reaper.arm(self, when)
+        self.wire.watch()
 
     def check(self, now: float) -> float:
         """Act on the deadlines that have passed; return the next one."""
@@ -237,7 +254,7 @@ class Connection(Receiver):
     def over(self) -> bool:
         """Whether nothing is left to do on the wire but to close it."""
         if self.exchanges:
-            return False
+            return self.turns.ended
         if self.handing_over and self.protocol.inside_record:
             # Half a record is no place to hand over at: its request is still ours.
             return self.lost
@@ -396,6 +413,14 @@ class Connection(Receiver):
     def close_stalled(self, why: str) -> None:
         """A request's params stall: it never becomes one."""
         self._abandon(why)
+
+    def end_tasks(self) -> None:
+        """Let every task of it return: it is closed, or about to be. A request that has come since
+        that was decided is not served.
+        """
+        self.turns.end()
+        for exchange in list(self.exchanges.values()):
+            exchange.stop(_DRAINED)
 
     def fail(self) -> None:
         """The server's own code has failed here: end this connection and its requests."""
@@ -594,6 +619,8 @@ class Connection(Receiver):
         """The wire has more than the peer takes: watch for progress. Returns the time."""
         now = self.now()
         self.arm(now + self.timeouts.write_timeout)
+        if not self.settled:
+            self.settle()
         return now
 
     def wake_blocked(self) -> None:

@@ -45,6 +45,7 @@ class SocketWire:
         "_poller",
         "_sent_all",
         "_socket",
+        "_watched",
         "blocked_since",
         "sees_hangup",
         "unsent",
@@ -57,6 +58,7 @@ class SocketWire:
         self._poller = poller
         self._backlog: list[Chunk] = []
         self._interest = 0
+        self._watched = False
         self._last = False
         self._half_closed = False
         self._lingering: trio.Event | None = None
@@ -64,14 +66,28 @@ class SocketWire:
         self.unsent = 0
         self.blocked_since: float | None = None
 
-    def start(self, connection: "Connection", nursery: trio.Nursery) -> None:
+    @property
+    def has_tasks(self) -> bool:
+        return False
+
+    def start(self, connection: "Connection", nursery: trio.Nursery | None) -> None:
         self._connection = connection
-        self._watch(_IN | _RDHUP)
+        self._interest = _IN | _RDHUP
+        # A front end sends as soon as it has connected: mostly the first request is here, and
+        # one that is alone on its connection is over before there was anything to wait for.
+        self._receive(0)
+
+    def watch(self) -> None:
+        if not self._watched and self._fd >= 0:
+            self._watched = True
+            if self._interest:
+                self._poller.watch(self._fd, self._interest, self)
 
     def _watch(self, interest: int) -> None:
         if self._fd < 0 or interest == self._interest:
             return
-        self._poller.watch(self._fd, interest, self)
+        if self._watched:
+            self._poller.watch(self._fd, interest, self)
         self._interest = interest
 
     def ready(self, events: int) -> None:
@@ -259,6 +275,9 @@ class SocketWire:
             await self._sent_all.wait()
 
     async def poison(self) -> None:
+        self._poison()
+
+    def _poison(self) -> None:
         if self._backlog:
             self.cut()  # in the middle of a record there is no place for another
         elif self._fd >= 0:
@@ -271,25 +290,36 @@ class SocketWire:
         self._watch(0)
         self._connection.peer_gone(None)
 
+    def close_now(self, poison: bool) -> bool:
+        if poison:
+            self._poison()
+        self._close()
+        return True
+
     async def aclose(self) -> None:
         self._close()
 
     def _close(self) -> None:
         if self._fd < 0:
             return
-        self._poller.unwatch(self._fd)
+        if self._watched:
+            self._poller.unwatch(self._fd)
         self._fd = -1
         self._drop_output()
         self._socket.close()
 
-    async def half_close(self) -> None:
+    def must_linger(self) -> bool:
         if self._fd < 0 or not self._interest & _RDHUP:
-            return
-        if not self._last and not self._connection.input_pending():
-            # The peer has nothing more to say, so nothing unread can turn our close into a
-            # reset: the short connections of most front ends end here, without a wait.
+            return False
+        # A peer that has nothing more to say leaves nothing unread that could turn our close into
+        # a reset: the short connections of most front ends end without a wait.
+        return self._last or self._connection.input_pending()
+
+    async def half_close(self) -> None:
+        if not self.must_linger():
             return
         self._lingering = trio.Event()
+        self.watch()
         self.resume_reading()
         self._close_half()
         await self._lingering.wait()

@@ -20,6 +20,7 @@ class StreamWire:
     """Any trio stream: memory, TLS, SSH, or a socket where there is no epoll."""
 
     sees_hangup = False
+    has_tasks = True
 
     def __init__(self, stream: trio.abc.Stream) -> None:
         self._stream = stream
@@ -34,10 +35,14 @@ class StreamWire:
         self.unsent = 0
         self.blocked_since: float | None = None
 
-    def start(self, connection: "Connection", nursery: trio.Nursery) -> None:
+    def start(self, connection: "Connection", nursery: trio.Nursery | None) -> None:
+        assert nursery is not None
         self._connection = connection
         nursery.start_soon(self._read, name="trifcgi stream reader")
         nursery.start_soon(self._write, name="trifcgi stream writer")
+
+    def watch(self) -> None:
+        pass  # a task reads, from the start
 
     async def _read(self) -> None:
         connection = self._connection
@@ -146,13 +151,17 @@ class StreamWire:
             self._queue([POISON])
             await self._idle.wait()
 
+    def must_linger(self) -> bool:
+        return (
+            not self._gone
+            and not self._ended.is_set()
+            and isinstance(self._stream, trio.abc.HalfCloseableStream)
+        )
+
     async def half_close(self) -> None:
-        if (
-            self._gone
-            or self._ended.is_set()
-            or not isinstance(self._stream, trio.abc.HalfCloseableStream)
-        ):
+        if not self.must_linger():
             return
+        assert isinstance(self._stream, trio.abc.HalfCloseableStream)
         self._lingering = True
         self.resume_reading()
         try:
@@ -160,6 +169,9 @@ class StreamWire:
         except (OSError, trio.BrokenResourceError, trio.ClosedResourceError):
             return
         await self._ended.wait()
+
+    def close_now(self, poison: bool) -> bool:
+        return False
 
     async def aclose(self) -> None:
         self._gone = True

@@ -11,7 +11,6 @@ import math
 import types
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from contextvars import copy_context
-from functools import partial
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +21,7 @@ from trifcgi.server import ending
 from trifcgi.server.connection import Connection
 from trifcgi.server.exchange import Exchange
 from trifcgi.server.phase import Phase
-from trifcgi.server.turns import GO_ON, LEFT_OPEN, WOKEN, innermost
+from trifcgi.server.turns import GO_ON, LEFT_OPEN, WOKEN, Beside, Place, Turns, innermost
 from trifcgi.server.wire import Wire
 
 if TYPE_CHECKING:
@@ -35,7 +34,7 @@ _log = logging.getLogger("trifcgi.server")
 # Tasks that a connection keeps parked between bursts of multiplexed requests.
 _SPARE_TASKS = 4
 
-# Whether parked tasks use one message over and over; see _message.
+# Whether parked tasks use one message over and over; see _place.
 REUSE_PARKING = True
 
 # The half-close at the end: how long the peer may take to close its own half (seconds).
@@ -50,41 +49,112 @@ _TRY_AGAIN = 0.01
 async def serve(plane: "DataPlane", wire: Wire, peer: str, *, multiplexed: bool = False) -> None:
     """Serve one connection until it ends; a cancel closes it at once.
 
-    All in one function, and not one for each concern: a task that is woken is entered through
-    every coroutine on its way.
+    A task that is woken is entered through every coroutine on its way: there are two, this and
+    :func:`_work`.
     """
     connection = Connection(plane, wire, peer)
+    turns = connection.turns
     if multiplexed:
         connection.window.expect_others()
     plane.opened(connection)
     try:
         try:
             connection.arm(connection.idle_since + connection.timeouts.keep_alive)
-            async with trio.open_nursery() as nursery:
-                connection.nursery = nursery
-                wire.start(connection, nursery)
-                connection.turns.open(nursery, _work)
+            if wire.has_tasks:
+                await _serve_stream(connection)
+            else:
+                parent = trio.lowlevel.current_task().parent_nursery
+                assert parent is not None
+                turns.open_lazily(parent, _work_beside)
+                wire.start(connection, None)
                 try:
                     await _work(connection, stays=True)
+                except BaseException:
+                    if turns.beside is not None:
+                        turns.beside.scope.cancel(reason="the connection's own task has failed")
+                    raise
                 finally:
-                    connection.turns.close()
+                    turns.close()
+                    if turns.beside is not None:
+                        await _join(turns.beside)  # noqa: ASYNC102 - bounded as that is
         finally:
             await _leave(connection)  # noqa: ASYNC102 - it shields and bounds what waits in it
     except* Exception as faults:  # noqa: BLE001 - logged, at one of the three borders
-        # A fault of the server's own, or of a stream: loud, and one connection's end.
-        _log.error(
-            "%s: the connection failed in the server itself; it is closed",
-            peer, exc_info=faults,
-        )  # fmt: skip
+        _log_fault(connection, faults)
     finally:
         plane.closed(connection)
+
+
+def _log_fault(connection: Connection, faults: BaseException) -> None:
+    # A fault of the server's own, or of a stream: loud, and one connection's end.
+    _log.error(
+        "%s: the connection failed in the server itself; it is closed",
+        connection.peer, exc_info=faults,
+    )  # fmt: skip
+
+
+async def _serve_stream(connection: Connection) -> None:
+    """A stream's own tasks need a nursery, which serves for everything."""
+    async with trio.open_nursery() as nursery:
+        connection.nursery = nursery
+        connection.wire.start(connection, nursery)
+        connection.turns.open(nursery, _work_more)
+        connection.settle()
+        try:
+            await _work(connection, stays=True)
+        finally:
+            connection.turns.close()
+
+
+async def _work_more(connection: Connection) -> None:
+    """A task that comes and goes."""
+    await _work(connection)
+
+
+async def _work_beside(connection: Connection) -> None:
+    """The first task beside a socket connection's own: it keeps the nursery for all others.
+
+    Most connections never need it, and a nursery takes as much time and memory as all the rest of
+    a connection. It cannot be opened later in the connection's own task, which is inside a
+    handler when another request comes.
+    """
+    turns = connection.turns
+    beside = turns.beside
+    assert beside is not None
+    try:
+        with beside.scope:
+            async with trio.open_nursery() as nursery:
+                connection.nursery = nursery
+                turns.open(nursery, _work_more)
+                try:
+                    await _work(connection, stays=True)
+                finally:
+                    turns.shut()
+    except* Exception as faults:  # noqa: BLE001 - logged, at one of the three borders
+        _log_fault(connection, faults)
+        connection.fail()
+        connection.end_tasks()
+    finally:
+        connection.nursery = None
+        beside.ended.set()
+
+
+async def _join(beside: Beside) -> None:
+    """Wait for what runs beside the connection's own task, as a nursery does at its end."""
+    try:
+        await beside.ended.wait()
+    finally:
+        beside.scope.cancel(reason="the connection's own task has ended")
+        with trio.CancelScope(shield=True):  # bounded as its handlers' clean-up is
+            await beside.ended.wait()
 
 
 async def _leave(connection: Connection) -> None:
     """Let go of everything, whatever has ended the connection."""
     plane = connection.plane
     connection.nursery = None
-    plane.reaper.forget(connection)
+    if connection.settled:
+        plane.reaper.forget(connection)
     if plane.tracer is not None:
         plane.tracer.closed(connection)
     poison = connection.ends_in_nginx()
@@ -93,37 +163,42 @@ async def _leave(connection: Connection) -> None:
         connection.forget(exchange, 1)
     for exchange in list(connection.trailing):
         connection.release(exchange)
-    with trio.move_on_after(1, shield=True):
-        if poison:
-            await connection.wire.poison()
-        await connection.wire.aclose()
+    if not connection.wire.close_now(poison):
+        with trio.move_on_after(1, shield=True):
+            if poison:
+                await connection.wire.poison()
+            await connection.wire.aclose()
     connection.wake_blocked()  # a task that is not of this connection may wait, too
 
 
-async def _work(connection: Connection, stays: bool = False) -> None:
+@types.coroutine
+def _work(connection: Connection, stays: bool = False) -> Generator[Any, Any, None]:
     """Take requests from the queue and handle them, one after the other.
 
-    The task that ``stays`` keeps the connection's nursery open until the connection is
-    over; the others leave when enough are parked.
+    A task that ``stays`` does so until the connection is over; the others leave when enough
+    are parked.
 
     A cancel scope serves one request after the other until something has spent it: a
     cancel, or a handler that took hold of it. Making a scope costs more than the rest of
     this loop.
+
+    A coroutine all the same, if one that yields: a task that is woken passes one less.
     """
     turns = connection.turns
     handler = connection.plane.handler
     task = trio.lowlevel.current_task()
-    parked = turns.parked
-    message = _message(partial(_leave_parked, parked, task)) if REUSE_PARKING else None
+    place: Place | None = None
+    coroutine: Any
+    run: Any
+    rest: Any
     depth = len(task.child_nurseries)
-    turns.woken()
     # No checkpoint is certain in here: a request that need not wait takes none, and the turns
     # bound how many of them follow each other.
-    while True:  # noqa: ASYNC913
+    while True:
         exchange: Exchange | None = None
         scope_is = GO_ON
         try:
-            with trio.CancelScope() as scope:  # noqa: ASYNC912
+            with trio.CancelScope() as scope:
                 within = innermost(task)
                 while scope_is == GO_ON:
                     exchange = turns.next(scope, task)
@@ -141,27 +216,32 @@ async def _work(connection: Connection, stays: bool = False) -> None:
                             app_status = done.value
                         else:
                             turns.stepped()
-                            app_status = await _drive(connection, exchange, coroutine, run, trap)
+                            rest = _drive(connection, exchange, coroutine, run, trap)
+                            app_status = yield from rest  # noqa: ASYNC101
                         scope_is = turns.returned(exchange, app_status, task, within)
                         continue
                     connection.flush()
                     if turns.queue:
-                        await trio.lowlevel.checkpoint()
+                        yield from trio.lowlevel.checkpoint()  # noqa: ASYNC101, ASYNC105
                         turns.rested()
                     elif connection.over:
-                        await _finish(connection)
+                        turns.looked()
+                        yield from _finish(connection)  # noqa: ASYNC101
                         return
-                    elif not stays and len(parked) >= _SPARE_TASKS:
+                    elif not stays and turns.spare() >= _SPARE_TASKS:
+                        turns.looked()
                         return
                     else:
-                        parked.append(task)
-                        if message is None:
-                            await _wait(partial(_leave_parked, parked, task))
+                        if place is None:
+                            place = _place(turns, task)
+                        turns.park(place)
+                        coroutine = run = rest = None  # nothing of the last request stays
+                        if place.message is None:
+                            yield from _wait(place)  # noqa: ASYNC101
                         else:
-                            outcome = await _send(message)
+                            outcome = yield place.message  # noqa: ASYNC101
                             if outcome is not WOKEN:
                                 outcome.unwrap()
-                        turns.woken()
         except BaseException as error:  # noqa: ASYNC103 - what passes through is raised
             turns.stepped()
             own, passing = _divide(error)
@@ -176,6 +256,8 @@ async def _work(connection: Connection, stays: bool = False) -> None:
                 if exchange is None or exchange.phase is Phase.ENDED:
                     raise
                 _abandon_nurseries(task, depth)
+                # Unless it ends, this very task sees what comes of it.
+                turns.waking = passing is None
                 ending.failed(exchange, own)
             if passing is error:
                 raise
@@ -183,7 +265,7 @@ async def _work(connection: Connection, stays: bool = False) -> None:
                 raise passing from None  # noqa: ASYNC104 - Cancelled is in it
         else:
             if exchange is not None and exchange.phase is not Phase.ENDED:
-                ending.stopped(exchange)
+                turns.stopped(exchange)
 
 
 @types.coroutine
@@ -231,8 +313,10 @@ async def _finish(connection: Connection) -> None:
     if connection.handing_over:
         await _pass_on(connection)
     if not connection.lost:
-        await wire.drain()
-    if not connection.lost:
+        wire.flush()
+        if wire.unsent:
+            await wire.drain()
+    if not connection.lost and (connection.must_cut or wire.must_linger()):
         with trio.move_on_after(_LINGER):  # noqa: ASYNC912 - nothing to wait for is fine
             if not connection.must_cut:
                 await wire.half_close()
@@ -244,7 +328,9 @@ async def _finish(connection: Connection) -> None:
     if connection.trailing:
         # Their own tasks, or the next one that looks, end what is left.
         connection.finishing = False
-    elif connection.nursery is not None:
+        return
+    connection.end_tasks()
+    if wire.has_tasks and connection.nursery is not None:
         connection.nursery.cancel_scope.cancel(reason="the connection has ended")
 
 
@@ -309,29 +395,19 @@ def _is_stray(error: BaseException) -> bool:
 # once is not promised, and REUSE_PARKING goes back to the plain call.
 
 
-def _leave_parked(
-    parked: list[trio.lowlevel.Task], task: trio.lowlevel.Task, _: object
-) -> trio.lowlevel.Abort:
-    """A parked task is cancelled."""
-    parked.remove(task)
-    return trio.lowlevel.Abort.SUCCEEDED
+async def _wait(place: Place) -> None:
+    await trio.lowlevel.wait_task_rescheduled(place)
 
 
-async def _wait(abort: Callable[[Any], trio.lowlevel.Abort]) -> None:
-    await trio.lowlevel.wait_task_rescheduled(abort)
-
-
-def _message(abort: Callable[[Any], trio.lowlevel.Abort]) -> Any:  # Any: trio's own secret
-    waiting = trio.lowlevel.wait_task_rescheduled(abort)  # noqa: ASYNC105 - stepped by hand
-    try:
-        return waiting.send(None)
-    finally:
-        waiting.close()
-
-
-@types.coroutine
-def _send(message: Any) -> Generator[Any, Any, Any]:
-    return (yield message)
+def _place(turns: Turns, task: trio.lowlevel.Task) -> Place:
+    place = Place(turns, task)
+    if REUSE_PARKING:
+        waiting = trio.lowlevel.wait_task_rescheduled(place)  # noqa: ASYNC105 - stepped by hand
+        try:
+            place.message = waiting.send(None)
+        finally:
+            waiting.close()
+    return place
 
 
 async def _awaiting(awaitable: Awaitable[Any]) -> Any:

@@ -14,7 +14,7 @@ from trifcgi.server.phase import Phase
 if TYPE_CHECKING:
     from trifcgi.server.connection import Connection
 
-__all__ = ["GO_ON", "LEFT_OPEN", "SPENT", "WOKEN", "Turns", "innermost"]
+__all__ = ["GO_ON", "LEFT_OPEN", "SPENT", "WOKEN", "Beside", "Place", "Turns", "innermost"]
 
 _QUEUED: Final = Phase.QUEUED
 _RUNNING: Final = Phase.RUNNING
@@ -48,25 +48,67 @@ class _Woken:
 WOKEN: Final[Any] = _Woken()
 
 
+class Place:
+    """Where one task waits for its turn: the abort function of its wait.
+
+    Attributes:
+        task: who waits here.
+        message: what makes trio park it; see :mod:`trifcgi.server.tasks`.
+    """
+
+    __slots__ = ("_turns", "message", "task")
+
+    def __init__(self, turns: "Turns", task: trio.lowlevel.Task) -> None:
+        self._turns = turns
+        self.task = task
+        self.message: Any = None
+
+    def __call__(self, raise_cancel: Any) -> trio.lowlevel.Abort:
+        """The parked task is cancelled."""
+        self._turns.leave(self)
+        return trio.lowlevel.Abort.SUCCEEDED
+
+
+class Beside:
+    """What runs beside a connection's own task, on a socket.
+
+    Attributes:
+        scope: all of it.
+        ended: whether it has.
+    """
+
+    __slots__ = ("ended", "scope")
+
+    def __init__(self) -> None:
+        self.scope = trio.CancelScope()
+        self.ended = trio.Event()
+
+
 class Turns:
     """The queue of a connection's requests and its parked tasks.
 
     Attributes:
         queue: requests whose params are whole, in the order in which they came.
-        parked: the tasks that wait, the one that is woken next at the end.
-        waking: whether a task was woken and has not looked yet.
+        waking: whether a task is about to look at the queue: it was woken, or begins, or its
+            handler has just returned.
+        ended: whether all of them have to leave.
+        beside: what runs beside the connection's own task, once anything did.
         driving: whether a handler is being stepped at this very moment. What it sends then is
             flushed when it suspends or returns.
         stepping: whose.
     """
 
     __slots__ = (
+        "_begin",
         "_connection",
         "_nursery",
+        "_others",
+        "_parent",
+        "_parked",
         "_taken",
-        "_work",
+        "beside",
         "driving",
-        "parked",
+        "ended",
         "queue",
         "stepping",
         "waking",
@@ -75,33 +117,53 @@ class Turns:
     def __init__(self, connection: "Connection") -> None:
         self._connection = connection
         self._nursery: trio.Nursery | None = None
-        self._work: Callable[[Connection], Coroutine[Any, Any, None]] | None = None
+        self._parent: trio.Nursery | None = None
+        self._begin: Callable[[Connection], Coroutine[Any, Any, None]] | None = None
+        self.beside: Beside | None = None
         # Mostly short, and an empty deque takes 600 bytes.
         self.queue: list[Exchange] = []
-        self.parked: list[trio.lowlevel.Task] = []
+        self._parked: Place | None = None
+        self._others: list[Place] | None = None
         self._taken = 0
-        self.waking = False
+        self.waking = True
+        self.ended = False
         self.driving = False
         self.stepping: Exchange | None = None
 
     def open(
         self,
         nursery: trio.Nursery,
-        work: "Callable[[Connection], Coroutine[Any, Any, None]]",
+        begin: "Callable[[Connection], Coroutine[Any, Any, None]]",
     ) -> None:
-        """From now on further tasks that ``work`` go to ``nursery``."""
+        """From now on further tasks ``begin`` in ``nursery``."""
         self._nursery = nursery
-        self._work = work
+        self._begin = begin
+
+    def open_lazily(
+        self,
+        parent: trio.Nursery,
+        begin: "Callable[[Connection], Coroutine[Any, Any, None]]",
+    ) -> None:
+        """The first of further tasks will ``begin`` in ``parent``, and open a nursery for the
+        others.
+        """
+        self._parent = parent
+        self._begin = begin
+
+    def shut(self) -> None:
+        """From now on there are no further tasks."""
+        self._nursery = self._parent = self._begin = None
 
     def close(self) -> None:
-        """The nursery takes no more tasks."""
-        self._nursery = None
+        """The connection's own task is about to end."""
+        self.shut()
         self.queue.clear()
 
     def add(self, exchange: Exchange) -> None:
         """Queue a request whose params are whole; :meth:`wake` comes after the batch."""
         exchange.phase = _QUEUED
-        self.queue.append(exchange)
+        if not self.ended:
+            self.queue.append(exchange)
 
     def remove(self, exchange: Exchange) -> None:
         """Take a request back out, if it is still queued."""
@@ -113,18 +175,60 @@ class Turns:
 
         Only one: it wakes the next if its handler suspends while more is queued.
         """
-        if self.waking or self.driving:
+        if self.waking or self.driving or self.ended:
             return
-        if self.parked:
+        if self._parked is not None:
             self.waking = True
-            trio.lowlevel.reschedule(self.parked.pop(), WOKEN)
-        elif self._nursery is not None and (self.queue or self._connection.over):
-            self.waking = True
-            assert self._work is not None
-            self._nursery.start_soon(self._work, self._connection, name="trifcgi request")
+            self._wake_one(self._parked)
+        elif self._begin is not None and (self.queue or self._connection.over):
+            nursery = self._nursery
+            if nursery is None and self.beside is None:
+                nursery = self._parent
+                self.beside = Beside()
+            if nursery is not None:
+                self.waking = True
+                nursery.start_soon(self._begin, self._connection, name="trifcgi request")
+
+    def end(self) -> None:
+        """The connection is over: no request has its turn any more, and no task waits for one."""
+        self.ended = True
+        self.queue.clear()
+        while self._parked is not None:
+            self._wake_one(self._parked)
+
+    def _wake_one(self, place: Place) -> None:
+        self._parked = self._others.pop() if self._others else None
+        trio.lowlevel.reschedule(place.task, WOKEN)
+
+    def spare(self) -> int:
+        """Number of tasks that wait."""
+        if self._parked is None:
+            return 0
+        return 1 if self._others is None else 1 + len(self._others)
+
+    def park(self, place: Place) -> None:
+        """A task is about to wait."""
+        self.waking = False
+        self._taken = 0
+        if not self._connection.settled:
+            self._connection.settle()
+        if self._parked is not None:
+            if self._others is None:
+                self._others = []
+            self._others.append(self._parked)
+        self._parked = place
+
+    def leave(self, place: Place) -> None:
+        """A task waits no more, without having been woken."""
+        if self._parked is place:
+            self._parked = self._others.pop() if self._others else None
+        elif self._others is not None:
+            self._others.remove(place)
 
     def next(self, scope: trio.CancelScope, task: trio.lowlevel.Task) -> Exchange | None:
         """Take the next request: ``task`` is about to call its handler within ``scope``.
+
+        The task is about to look at the queue again when its handler has returned.
 
         ``None`` where none is queued, or so many were taken since the last :meth:`rested` that
         others have to have their turn.
@@ -134,22 +238,27 @@ class Turns:
             self._taken += 1
             exchange = queue.pop(0)
             if exchange.reason is None:
+                self.waking = False
                 exchange.scope = scope
                 exchange.task = task
                 exchange.phase = _RUNNING
                 self._connection.state.observers.request_started(exchange)
                 return exchange
-            ending.stopped(exchange)
+            self.stopped(exchange)
         return None
+
+    def stopped(self, exchange: Exchange) -> None:
+        """A request was stopped, and a task looks what comes next."""
+        self.waking = True
+        ending.stopped(exchange)
 
     def rested(self) -> None:
         """A task of the connection has let others have their turn."""
         self._taken = 0
 
-    def woken(self) -> None:
-        """A task that was woken, or is new, looks at the queue."""
+    def looked(self) -> None:
+        """The task that was about to look at the queue has found nothing to do."""
         self.waking = False
-        self._taken = 0
 
     def step(self, exchange: Exchange) -> None:
         """The handler's next step begins."""
@@ -181,6 +290,7 @@ class Turns:
         """
         self.driving = False
         self.stepping = None
+        self.waking = True
         ending.returned(exchange, app_status)
         if innermost(task) is not within:
             return LEFT_OPEN
@@ -189,6 +299,8 @@ class Turns:
     def suspended(self) -> None:
         """The handler is about to wait: what it has sent leaves, and others have their turn."""
         connection = self._connection
+        if not connection.settled:
+            connection.settle()
         connection.flush()
         # A response that ended early may have been the last one of the connection.
         if self.queue or (connection.closing and not connection.exchanges and not connection.lost):

@@ -44,6 +44,7 @@ class Wire(Protocol):
 
     Attributes:
         sees_hangup: whether a peer that goes away is noticed while nothing is read.
+        has_tasks: whether it has tasks of its own.
         unsent: bytes handed over by the protocol that the peer's side has not taken.
         blocked_since: when output stopped moving (trio clock), or ``None``.
     """
@@ -51,12 +52,17 @@ class Wire(Protocol):
     @property
     def sees_hangup(self) -> bool: ...
     @property
+    def has_tasks(self) -> bool: ...
+    @property
     def unsent(self) -> int: ...
     @property
     def blocked_since(self) -> float | None: ...
 
-    def start(self, connection: "Connection", nursery: trio.Nursery) -> None:
+    def start(self, connection: "Connection", nursery: trio.Nursery | None) -> None:
         """Begin to read for ``connection``; tasks, where there are any, go to its nursery."""
+
+    def watch(self) -> None:
+        """Report from now on what happens to the peer while nobody reads or sends."""
 
     def flush(self) -> None:
         """Send what the protocol has queued, as far as it goes at once; never waits."""
@@ -91,8 +97,18 @@ class Wire(Protocol):
     async def poison(self) -> None:
         """Send what makes nginx give its last response up; after :meth:`drain`."""
 
+    def close_now(self, poison: bool) -> bool:
+        """:meth:`poison`, if asked for, and :meth:`aclose`, unless they have to wait.
+
+        Returns:
+            whether it is done.
+        """
+
     async def aclose(self) -> None:
         """Close at once and for good. Calling it again does nothing."""
+
+    def must_linger(self) -> bool:
+        """Whether :meth:`half_close` has anything to do."""
 
     async def half_close(self) -> None:
         """Close our half and wait for the peer to close its own, so that no reset overtakes the
