@@ -12,7 +12,8 @@ import trifcgi
 from tests.docs.markdown import PAGES, Page, page
 from tests.docs.tables import updated
 from trifcgi import errors, launch
-from trifcgi.observe.access_log import Stamp, combined_line, json_line
+from trifcgi.observe.access_line import combined_line, fields_of
+from trifcgi.observe.access_log import Stamp, json_line
 from trifcgi.observe.instrument import Outcome, StopReason
 from trifcgi.protocol import Role
 from trifcgi.request import RequestStream, ResponseStream
@@ -114,13 +115,13 @@ _STAMP = Stamp(b"31/Jan/2026:12:34:56 +0000", "2026-01-31T12:34:56+00:00")
 
 def test_the_access_log_looks_as_shown() -> None:
     shown = [block.text for block in LOGS.code("text")]
-    line = combined_line(_PARAMS, Role.RESPONDER, _outcome(), _STAMP).decode()
+    line = combined_line(fields_of(_PARAMS), Role.RESPONDER, _outcome(), _STAMP.combined).decode()
     assert line in shown
 
 
 def test_every_key_of_the_json_access_log_is_documented() -> None:
     keys = {key for row in LOGS.table("The access log") for key in _spans(row[1])}
-    line = json.loads(json_line(_PARAMS, Role.RESPONDER, _outcome(), _STAMP))
+    line = json.loads(json_line(fields_of(_PARAMS), Role.RESPONDER, _outcome(), _STAMP.iso))
     assert keys == set(line) - {"logger"}
     assert line["logger"] == "trifcgi.access"
 
@@ -130,6 +131,7 @@ def test_every_end_of_a_request_is_documented() -> None:
         _outcome(failed=True), _outcome(refused=True), _outcome(), *map(_outcome, StopReason),
     ]  # fmt: skip
     ends = {
-        json.loads(json_line({}, Role.RESPONDER, outcome, _STAMP))["end"] for outcome in outcomes
+        json.loads(json_line(fields_of({}), Role.RESPONDER, outcome, _STAMP.iso))["end"]
+        for outcome in outcomes
     }
     assert {row[0].strip("`") for row in LOGS.table("Why a request ended")} == ends

@@ -15,10 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.apps.memory_request import MemoryRequest
-from trifcgi.observe.access_log import AccessLog, Stamp, combined_line, json_line
+from trifcgi.observe.access_line import combined_line, fields_in, fields_of
+from trifcgi.observe.access_log import AccessLog, Stamp, json_line
 from trifcgi.observe.instrument import Outcome, StopReason
 from trifcgi.observe.log_file import LogFile
-from trifcgi.protocol import Role
+from trifcgi.protocol import Role, encode_pairs
 from trifcgi.request import Request
 
 STAMP = Stamp(b"31/Jan/2026:12:34:56 +0000", "2026-01-31T12:34:56+00:00")
@@ -46,6 +47,7 @@ class Finished:
 
     named: dict[bytes, bytes]
     role: Role = Role.RESPONDER
+    block: bytes = b""
 
 
 def finished(params: dict[bytes, bytes] = GET) -> Request:
@@ -54,7 +56,9 @@ def finished(params: dict[bytes, bytes] = GET) -> Request:
 
 def line(params: dict[bytes, bytes] | None = None, **changes: Any) -> bytes:  # of Outcome
     outcome = attrs.evolve(WELL, **changes)
-    return combined_line({**GET, **(params or {})}, Role.RESPONDER, outcome, STAMP)
+    return combined_line(
+        fields_of({**GET, **(params or {})}), Role.RESPONDER, outcome, STAMP.combined
+    )
 
 
 class TestCombined:
@@ -93,15 +97,17 @@ class TestCombined:
 
     def test_other_roles_are_named(self) -> None:
         for role, end in ((Role.AUTHORIZER, b" role=authorizer\n"), (Role.FILTER, b"filter\n")):
-            assert combined_line(GET, role, WELL, STAMP).endswith(end)
+            assert combined_line(fields_of(GET), role, WELL, STAMP.combined).endswith(end)
 
     def test_without_request_uri_the_target_is_put_together(self) -> None:
         params = {b"SCRIPT_NAME": b"/app", b"PATH_INFO": b"/x", b"QUERY_STRING": b"q=1"}
-        assert b'"- /app/x?q=1 -"' in combined_line(params, Role.RESPONDER, WELL, STAMP)
+        assert b'"- /app/x?q=1 -"' in combined_line(
+            fields_of(params), Role.RESPONDER, WELL, STAMP.combined
+        )
 
     def test_a_request_without_any_params_has_a_line_too(self) -> None:
         # HAProxy 2.6 aborts right after FCGI_BEGIN_REQUEST.
-        found = combined_line({}, Role.RESPONDER, WELL, STAMP)
+        found = combined_line(fields_of({}), Role.RESPONDER, WELL, STAMP.combined)
         assert found.startswith(b'- - - [31/Jan/2026:12:34:56 +0000] "- - -" 200 512 "-" "-"')
 
     @pytest.mark.parametrize(
@@ -133,7 +139,7 @@ class TestCombined:
     def test_whatever_a_peer_sends_makes_one_line_with_its_fields(
         self, params: dict[bytes, bytes]
     ) -> None:
-        found = combined_line(params, Role.RESPONDER, WELL, STAMP)
+        found = combined_line(fields_of(params), Role.RESPONDER, WELL, STAMP.combined)
         assert COMBINED.fullmatch(found)
         assert found.count(b"\n") == 1
         assert found[:-1].decode().isprintable()
@@ -141,7 +147,7 @@ class TestCombined:
 
 class TestJSON:
     def test_a_line(self) -> None:
-        found = json_line(GET, Role.RESPONDER, WELL, STAMP)
+        found = json_line(fields_of(GET), Role.RESPONDER, WELL, STAMP.iso)
         assert found.endswith(b"}\n")
         assert json.loads(found) == {
             "time": "2026-01-31T12:34:56+00:00",
@@ -164,7 +170,7 @@ class TestJSON:
 
     @given(st.dictionaries(st.sampled_from([*GET, b"REMOTE_USER"]), st.binary()))
     def test_whatever_a_peer_sends_makes_one_object(self, params: dict[bytes, bytes]) -> None:
-        found = json_line(params, 77, WELL, STAMP)
+        found = json_line(fields_of(params), 77, WELL, STAMP.iso)
         assert found.count(b"\n") == 1
         assert found.isascii()
         assert json.loads(found)["role"] == 77
@@ -246,3 +252,28 @@ class TestAccessLog:
         AccessLog(file).request_ended(request, WELL)
         file.close()
         assert path.read_bytes().startswith(b"192.0.2.7 - - [")
+
+    async def test_params_that_nobody_has_decoded_are_told_the_same(self, tmp_path: Path) -> None:
+        path = tmp_path / "log"
+        file = LogFile(str(path))
+        log = AccessLog(file, clock=lambda: 0.0)
+        log.request_ended(finished(), WELL)
+        decoded = {b"REMOTE_ADDR": b"of no interest"}
+        encoded = cast("Request", Finished(decoded, block=encode_pairs(GET.items())))
+        log.request_ended(encoded, WELL)
+        file.close()
+        first, second = path.read_bytes().splitlines()
+        assert first == second
+
+
+NAMES = st.one_of(
+    st.sampled_from([*GET, b"REMOTE_USER", b"HTTP_REFERER", b"SCRIPT_NAME", b"PATH_INFO"]),
+    st.sampled_from([b"QUERY_STRING", b"REQUEST_URIS", b"X" * 200, b"X" * 15, b"", b"A"]),
+    st.binary(max_size=16),
+)
+VALUES = st.one_of(st.binary(max_size=3), st.sampled_from([b"v" * 127, b"v" * 128, b"v" * 70_000]))
+
+
+@given(st.lists(st.tuples(NAMES, VALUES), max_size=12))
+def test_fields_are_found_as_in_decoded_params(pairs: list[tuple[bytes, bytes]]) -> None:
+    assert fields_in(encode_pairs(pairs)) == fields_of(dict(pairs))

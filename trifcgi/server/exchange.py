@@ -598,22 +598,19 @@ class Exchange:
         """How it went, for the instruments."""
         if self.status is None and self.head is not None:
             self.status = _status_of(self.head)
+        # By position, in the order of its attributes: names cost a third more.
         return Outcome(
-            status=self.status,
-            body_bytes=self.body_bytes,
-            bytes_in=self.received,
-            duration=max(0.0, now - self.begun_at),
-            app_status=app_status,
-            reason=self.reason,
-            failed=self.failed,
-            refused=self.refused,
-        )
+            self.status, self.body_bytes, self.received, max(0.0, now - self.begun_at),
+            app_status, self.reason, self.failed, self.refused,
+        )  # fmt: skip
 
 
 _STATUS = re.compile(rb"^status:[ \t]*([0-9]{3})", re.IGNORECASE | re.MULTILINE)
 
 
 def _status_of(head: bytes) -> int | None:
+    if head.startswith(b"Status: ") and head[8:11].isdigit():  # as our own heads begin
+        return int(head[8:11])
     found = _STATUS.search(head)
     return int(found[1]) if found else None
 

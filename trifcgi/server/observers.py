@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from trifcgi.observe.instrument import Instrument
 
@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from trifcgi.server.exchange import Exchange
 
 __all__ = ["Observers"]
+
+_Hook: TypeAlias = Callable[..., Any]
 
 _log: Final = logging.getLogger("trifcgi.server")
 
@@ -29,43 +31,56 @@ class Observers:
 
     def connection_opened(self, peer: str) -> None:
         """Pass on to :meth:`Instrument.connection_opened`."""
-        for hook in list(self._opened):
+        for hook in self._opened:
             self._call(hook, peer)
 
     def connection_closed(self, peer: str, cause: str) -> None:
         """Pass on to :meth:`Instrument.connection_closed`."""
-        for hook in list(self._closed):
+        for hook in self._closed:
             self._call(hook, peer, cause)
 
     def request_started(self, exchange: "Exchange") -> None:
         """Pass on to :meth:`Instrument.request_started`."""
         if self._started:
-            for hook in list(self._started):
+            for hook in self._started:
                 self._call(hook, exchange)
 
     def request_ended(self, exchange: "Exchange", app_status: int, now: float) -> None:
         """Pass on to :meth:`Instrument.request_ended`."""
         if self._ended:
             outcome = exchange.outcome(app_status, now)
-            for hook in list(self._ended):
-                self._call(hook, exchange, outcome)
+            for hook in self._ended:
+                try:
+                    hook(exchange, outcome)
+                except Exception:  # noqa: BLE001 - logged, and the instrument is out
+                    self._failed(hook)
 
-    def _call(self, hook: Callable[..., Any], *arguments: object) -> None:
+    def _call(self, hook: _Hook, *arguments: object) -> None:
         try:
             hook(*arguments)
         except Exception:  # noqa: BLE001 - logged, and the instrument is out
-            instrument = getattr(hook, "__self__", hook)
-            _log.exception("the instrument %r raised and is switched off", instrument)
-            self._switch_off(instrument)
+            self._failed(hook)
+
+    def _failed(self, hook: _Hook) -> None:
+        """An instrument has just raised."""
+        instrument = getattr(hook, "__self__", hook)
+        _log.exception("the instrument %r raised and is switched off", instrument)
+        self._switch_off(instrument)
 
     def _switch_off(self, instrument: object) -> None:
-        for hooks in (self._opened, self._closed, self._started, self._ended):
-            # In place: a copy of the list is being gone through.
-            hooks[:] = [h for h in hooks if getattr(h, "__self__", h) is not instrument]
+        # New ones: the old may just be gone through.
+        self._opened = _without(self._opened, instrument)
+        self._closed = _without(self._closed, instrument)
+        self._started = _without(self._started, instrument)
+        self._ended = _without(self._ended, instrument)
 
 
-def _overridden(instruments: list[Instrument], name: str) -> list[Callable[..., None]]:
+def _without(hooks: tuple[_Hook, ...], instrument: object) -> tuple[_Hook, ...]:
+    return tuple([h for h in hooks if getattr(h, "__self__", h) is not instrument])
+
+
+def _overridden(instruments: list[Instrument], name: str) -> tuple[_Hook, ...]:
     """The hooks of that name that do something."""
     nothing = getattr(Instrument, name)
     hooks = [getattr(instrument, name) for instrument in instruments]
-    return [hook for hook in hooks if getattr(hook, "__func__", None) is not nothing]
+    return tuple([hook for hook in hooks if getattr(hook, "__func__", None) is not nothing])
