@@ -222,6 +222,7 @@ def _work(connection: Connection, stays: bool = False) -> Generator[Any, Any, No
                         continue
                     connection.flush()
                     if turns.queue:
+                        turns.looked()
                         yield from trio.lowlevel.checkpoint()  # noqa: ASYNC101, ASYNC105
                         turns.rested()
                     elif connection.over:

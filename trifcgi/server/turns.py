@@ -257,7 +257,9 @@ class Turns:
         self._taken = 0
 
     def looked(self) -> None:
-        """The task that was about to look at the queue has found nothing to do."""
+        """The task that was about to look at the queue leaves what it has found, if anything, to
+        others for a moment.
+        """
         self.waking = False
 
     def step(self, exchange: Exchange) -> None:
