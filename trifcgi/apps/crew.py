@@ -65,7 +65,7 @@ class Job:
         except Exception as error:  # noqa: BLE001 - kept for who waits
             self.error = error
         # In a thread it would end that thread and nothing else, and nobody would hear of it.
-        except BaseException as error:  # noqa: BLE001 - kept for who waits
+        except BaseException as error:  # noqa: BLE001, ASYNC103 - kept for who waits
             failure = RuntimeError(f"{self} raised {type(error).__name__}")
             failure.__cause__ = error
             self.error = failure
