@@ -171,6 +171,11 @@ class Connection:
         """Bytes that wait for :meth:`data_to_send`."""
         return self._output.size
 
+    def rest(self) -> None:
+        """Take no more memory than a new connection, if no request is active."""
+        if not self._requests:
+            self._requests.clear()
+
     @property
     def inside_record(self) -> bool:
         """Whether the bytes that have come end in the middle of a record."""

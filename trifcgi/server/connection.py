@@ -161,6 +161,15 @@ class Connection(Receiver):
             else:
                 self.appointment = when
 
+    def rest(self) -> None:
+        """Nothing is to do for the moment, and most connections spend most of their time so."""
+        if not self.settled:
+            self.settle()
+        if not self.exchanges:
+            # A dictionary that something was in is three times as large as one that is new.
+            self.exchanges.clear()
+            self.protocol.rest()
+
     def settle(self) -> None:
         """A task of it has to wait: from now on its deadlines and its peer are watched."""
         when = self.appointment

@@ -63,9 +63,17 @@ class Peer:
     @classmethod
     def of(cls, sock: socket.socket, address: Any) -> "Peer":
         """From what ``accept`` gave."""
-        if sock.family in (socket.AF_INET, socket.AF_INET6) and address:
+        if address and sock.family in (socket.AF_INET, socket.AF_INET6):
             return cls(address[0].partition("%")[0], address[1])
-        return cls(None, None)
+        return _ON_UNIX
+
+    @property
+    def on_unix(self) -> bool:
+        """Whether it has no address, as a peer on a Unix socket."""
+        return self.host is None
+
+
+_ON_UNIX = Peer(None, None)
 
 
 class AllowList:
@@ -393,6 +401,6 @@ def _start(
     sock.setblocking(False)
     if plane.share is not None:
         plane.share.taken()
-    if sock.family != socket.AF_UNIX:
+    if not peer.on_unix:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     nursery.start_soon(plane.serve_socket, sock, peer, name=f"trifcgi connection {peer}")

@@ -270,9 +270,11 @@ class DataPlane:
         self._open.discard(connection)
         if self.share is not None and isinstance(connection.wire, SocketWire):
             self.share.left()
-        # All, for who waits for a listener that is silent must not keep the room from others.
-        self._room.unpark_all()
-        if not self._open:
+        # All, for who waits for a listener that is silent must not keep the room from others. To
+        # look costs much less than to wake nobody.
+        if self._room:
+            self._room.unpark_all()
+        if self._empty and not self._open:
             self._empty.unpark_all()
 
     def change_limits(self, limits: Limits) -> None:

@@ -210,8 +210,7 @@ class Turns:
         """A task is about to wait."""
         self.waking = False
         self._taken = 0
-        if not self._connection.settled:
-            self._connection.settle()
+        self._connection.rest()
         if self._parked is not None:
             if self._others is None:
                 self._others = []
