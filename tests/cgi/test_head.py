@@ -385,7 +385,7 @@ def test_any_bytes_are_a_head_or_refused(data: bytes) -> None:
 def test_a_line_that_comes_again_is_the_same_in_its_own_case(name: bytes) -> None:
     for value in (b"text/plain", b"text/html", b"text/plain"):
         expected = name + b": " + value + b"\r\nStatus: 200 OK\r\n\r\n"
-        for pair in ((name, value), [name, value], (name, bytearray(value))):
+        for pair in ((name, value), [name, value]):
             assert encode_head(200, [pair]) == expected
 
 

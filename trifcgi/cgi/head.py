@@ -223,7 +223,7 @@ def encode_head(
     head = b"".join(parts)
     # Names are tokens, so each line has exactly the break that was put there. Counting in
     # the whole costs a third of a look at each value.
-    if not certain and (head.count(b"\n") != lines or head.count(b"\r") != lines or b"\0" in head):
+    if not certain and (head.count(b"\n") != lines or head.count(b"\r") != lines or 0 in head):
         raise _refuse(head, unlearned)
     return head
 
@@ -257,7 +257,7 @@ def end_of_head(data: bytes | bytearray, start: int = 0) -> int:
         start -= 3  # the blank line may have begun in what was seen already
     # Two searches for what is nearly always the first of them take half as long as a pattern.
     found = data.find(b"\n\r\n", start)
-    if found >= 0 and b"\n\n" not in data[start : found + 1]:
+    if found >= 0 and data.find(b"\n\n", start, found + 1) < 0:
         return found + 3
     bare = data.find(b"\n\n", start)
     return -1 if bare < 0 else bare + 2

@@ -19,6 +19,7 @@ _HTTP_VERSIONS: Final = {
     b"HTTP/3": "3",
 }
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
+_COLON: Final = 0x3A  # as a number, like those in cgi/target.py
 _MOST_DIGITS: Final = 18  # a larger content length is no length; and int() has bounds of its own
 
 
@@ -33,12 +34,14 @@ def _number(digits: bytes | None) -> int | None:
 
 
 def _port(digits: bytes | None) -> int | None:
-    if digits == b"443":
-        return 443
-    if digits == b"80":
-        return 80
-    port = _number(digits)
-    return port if port is not None and 0 < port < 65536 else None
+    if not digits or len(digits) > _MOST_DIGITS:
+        return None
+    port = 0
+    for digit in digits:
+        if not 0x30 <= digit <= 0x39:
+            return None
+        port = port * 10 + digit - 0x30
+    return port if 0 < port < 65536 else None
 
 
 def _split_host(name: bytes) -> tuple[str, int | None]:
@@ -47,6 +50,8 @@ def _split_host(name: bytes) -> tuple[str, int | None]:
     HAProxy puts the whole Host header there; an IPv6 address comes in brackets, or from
     Caddy without.
     """
+    if _COLON not in name:
+        return name.decode("latin-1"), None
     port = b""
     if name.startswith(b"["):
         name, _, port = name[1:].partition(b"]")
@@ -160,7 +165,10 @@ class Meaning:
         https = params.get(b"HTTPS")
         if https is not None and https.lower() in {b"on", b"1"}:
             return "https"
-        return "https" if params.get(b"REQUEST_SCHEME", b"").lower() == b"https" else "http"
+        scheme = params.get(b"REQUEST_SCHEME")
+        if scheme is None or scheme == b"http":
+            return "http"
+        return "https" if scheme.lower() == b"https" else "http"
 
     @property
     def client(self) -> tuple[str, int] | None:

@@ -54,6 +54,7 @@ _KNOWN_AGAIN: Final = frozenset(
 )
 _MOST_PLACES: Final = 64
 _LONGEST: Final = 256
+_FORGET_AFTER: Final = 1000
 
 
 class _Known:
@@ -82,16 +83,49 @@ class _Known:
         self.text = value.decode("latin-1")
 
 
-_NOTHING: Final = _Known(b"", b"", b"")
-_known: Final[list[_Known]] = []  # by place
+_VARIES: Final = _Known(b"", b"", b"")
+"""Stands for a param at a place where there is nothing to know again."""
 
 
-def _remember(place: int, raw: bytes, param: bytes, value: bytes) -> None:
-    if len(raw) > _LONGEST or place >= _MOST_PLACES:
-        return
-    while place >= len(_known):
-        _known.append(_NOTHING)
-    _known[place] = _Known(raw, param, value)
+class _Memory:
+    """What came before.
+
+    Attributes:
+        known: by place.
+        readings: how many blocks were read since all was forgotten. That happens from time to
+            time, for places where another param stands now than at first.
+    """
+
+    __slots__ = ("known", "readings")
+
+    def __init__(self) -> None:
+        self.known: list[_Known] = []
+        self.readings = 0
+
+    def recall(self) -> list[_Known]:
+        """What to compare the next block with."""
+        self.readings += 1
+        if self.readings > _FORGET_AFTER:
+            self.readings = 0
+            self.known = []
+        return self.known
+
+    def keep(self, place: int, raw: bytes, param: bytes, value: bytes) -> None:
+        """Take note of what stands at a place that is new, or other than the last time."""
+        known = self.known
+        again = len(raw) <= _LONGEST and param in _KNOWN_AGAIN
+        pair = _Known(raw, param, value) if again else _VARIES
+        if place < len(known):
+            known[place] = pair
+        elif place == len(known) and place < _MOST_PLACES:
+            known.append(pair)
+
+
+_memory: Final = _Memory()
+
+
+def _is_at(block: bytes, at: int, raw: bytes) -> bool:
+    return block[at : at + len(raw)] == raw
 
 
 def _is_variable(first: int, length: int) -> bool:
@@ -124,15 +158,15 @@ def read_params(block: bytes) -> Reading:
     variables = reading.variables
     headers = reading.headers
     names = HEADER_NAMES
-    known = _known
+    known = _memory.recall()
     places = len(known)
     place = 0
     at = 0
     end = len(block)
     while at < end:
-        pair = known[place] if place < places else _NOTHING
-        stop = at + len(pair.raw)
-        if stop != at and block[at:stop] == pair.raw:
+        pair = known[place] if place < places else None
+        if pair is not None and pair is not _VARIES and _is_at(block, at, pair.raw):
+            stop = at + len(pair.raw)
             if pair.header is not None:
                 headers.append(pair.header)
             else:
@@ -150,24 +184,22 @@ def read_params(block: bytes) -> Reading:
         middle = at + name_length
         stop = middle + value_length
         if name_length:
+            param = block[at:middle]
+            value = block[middle:stop]
             first = block[at]
             if first == _H and name_length > _HTTPS:
-                param = block[at:middle]
                 name = names[param]
                 if name is not None:
-                    value = block[middle:stop]
                     if name is COOKIE:
                         reading.cookies += 1
-                    if value or name != b"host":  # Caddy's word for: there was none
+                    if value_length or name != b"host":  # Caddy's word for: there was none
                         headers.append((name, value))
-                    if param in _KNOWN_AGAIN:
-                        _remember(place, block[start:stop], param, value)
             elif _is_variable(first, name_length):
-                param = block[at:middle]
-                value = block[middle:stop]
                 variables[param] = value
-                if param in _KNOWN_AGAIN:
-                    _remember(place, block[start:stop], param, value)
+            if pair is not _VARIES:
+                _memory.keep(place, block[start:stop], param, value)
+        elif pair is not _VARIES:
+            _memory.keep(place, b"", b"", b"")
         place += 1
         at = stop
     return reading
@@ -181,16 +213,16 @@ def read_environ(block: bytes, environ: dict[str, str]) -> tuple[dict[bytes, byt
     """
     variables: dict[bytes, bytes] = {}
     names = ENVIRON_NAMES
-    known = _known
+    known = _memory.recall()
     places = len(known)
     place = 0
     count = 0
     at = 0
     end = len(block)
     while at < end:
-        pair = known[place] if place < places else _NOTHING
-        stop = at + len(pair.raw)
-        if stop != at and block[at:stop] == pair.raw:
+        pair = known[place] if place < places else None
+        if pair is not None and pair is not _VARIES and _is_at(block, at, pair.raw):
+            stop = at + len(pair.raw)
             if pair.environ_name is not None:
                 environ[pair.environ_name] = pair.text
                 count += 1
@@ -216,8 +248,8 @@ def read_environ(block: bytes, environ: dict[str, str]) -> tuple[dict[bytes, byt
             count += 1
         if name_length and _is_variable(block[at], name_length):
             variables[param] = value
-        if param in _KNOWN_AGAIN:
-            _remember(place, block[start:stop], param, value)
+        if pair is not _VARIES:
+            _memory.keep(place, block[start:stop], param, value)
         place += 1
         at = stop
     return variables, len(environ) == count

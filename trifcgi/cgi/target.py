@@ -43,6 +43,9 @@ from urllib.parse import quote_from_bytes, unquote_to_bytes
 __all__ = ["cut", "front_end_cut", "mount_bytes", "query_string", "raw_path"]
 
 _ESCAPED_SLASH: Final = re.compile(rb"%2[Ff]")
+# Bytes are looked for as numbers: ``in`` with bytes first makes an error and drops it.
+_HASH: Final = 0x23
+_QUESTION_MARK: Final = 0x3F
 _PATH_SAFE: Final = "/:@!$&'()*+,;=~-._"  # RFC 3986 §3.3, pchar
 
 
@@ -61,9 +64,9 @@ def mount_bytes(mount: str) -> bytes:
 def _uri_path(uri: bytes) -> bytes:
     """The path in a REQUEST_URI, still escaped; ``b""`` when there is none."""
     path = uri
-    if b"#" in path:  # nginx, lighttpd leave the fragment in
+    if _HASH in path:  # nginx, lighttpd leave the fragment in
         path = path.partition(b"#")[0]
-    if b"?" in path:
+    if _QUESTION_MARK in path:
         path = path.partition(b"?")[0]
     if path[:1] != b"/" and b"://" in path:  # Apache passes the absolute form on
         authority_and_path = path.partition(b"://")[2]

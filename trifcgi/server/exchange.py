@@ -458,7 +458,7 @@ class Exchange:
         self._held_head = None
         head, status = complete_head(whole[:end])
         # The bytes are nowhere in most requests, which is faster to see than what the method is.
-        may_be_head = not self.block or b"HEAD" in self.block
+        may_be_head = not self.block or self.block.find(b"HEAD") >= 0
         bodyless = is_bodyless(self.method if may_be_head else b"", status)
         rest = whole[end:]
         if not rest or bodyless or self._held_stderr or len(rest) > _WHOLE:
