@@ -7,14 +7,16 @@ import sys
 
 import pytest
 
-from tests.docs.markdown import page
+from tests.compiled.codec import module_files
+from tests.docs.markdown import PROJECT, page
 from trifcgi import Limits, Timeouts
+from trifcgi.apps import wsgi_conversation
 from trifcgi.apps.lifespan import SHUTDOWN_TIMEOUT
 from trifcgi.apps.threads import ThreadPool
 from trifcgi.config.table import SPAWNED_GRACE
 from trifcgi.observe.instrument import StopReason
 from trifcgi.observe.logs import JSONFormatter, TextFormatter
-from trifcgi.protocol import Connection
+from trifcgi.protocol import Connection, framing
 from trifcgi.server import body, connection, plane, streams, window, wire
 
 _KIB, _MIB = 1 << 10, 1 << 20
@@ -26,8 +28,14 @@ def _default(function: object, name: str) -> object:
 
 
 NUMBERS = [
-    ("flow-control", "more than 256 KiB of it have not left", wire.HIGH_WATER, 256 * _KIB),
-    ("flow-control", "less than 64 KiB are left", wire.LOW_WATER, 64 * _KIB),
+    ("flow-control", "more than 256 KiB have not left", wire.HIGH_WATER, 256 * _KIB),
+    ("flow-control", "when more than 256 KiB have collected", wire.HIGH_WATER, 256 * _KIB),
+    ("flow-control", "one on which 4 MiB wait", connection._MAX_UNSENT, 4 * _MIB),
+    ("flow-control", "once 128 KiB of its output", wsgi_conversation._WINDOW, 128 * _KIB),
+    ("life-of-a-request", "whenever 256 KiB have collected", wire.HIGH_WATER, 256 * _KIB),
+    ("speed", "when 256 KiB have collected", wire.HIGH_WATER, 256 * _KIB),
+    ("speed", "of more than 16 KiB are not copied", framing.JOINED_UP_TO, 16 * _KIB),
+    ("flow-control", "no more than 64 KiB are left", wire.LOW_WATER, 64 * _KIB),
     ("flow-control", "strides of 256 KiB", streams.STRIDE, 256 * _KIB),
     ("flow-control", "Up to 256 KiB of a body", body.WINDOW, 256 * _KIB),
     ("flow-control", "After 20 ms", window.PAUSE, 0.02),
@@ -59,6 +67,16 @@ def test_how_many_params_a_connection_may_hold_is_as_said() -> None:
     assert most == 65_536 // 16
     assert "65,536 names" in " ".join(page("docs/explanation/flow-control.md").prose)
     assert Limits().max_params == _MIB
+
+
+def test_the_way_of_a_request_goes_through_these_functions() -> None:
+    for mark, where, _ in page("docs/explanation/speed.md").table("From recv to send"):
+        files = [f"trifcgi/{name}" for name in re.findall(r"[\w/]+\.py", where)]
+        assert files
+        assert {name in module_files() for name in files} == {mark == "C"}, where
+        code = "".join((PROJECT / name).read_text() for name in files)
+        for name in re.findall(r"\w+", re.sub(r"[\w/]+\.py|\band\b|\bor\b", "", where)):
+            assert re.search(rf"\bdef {name}\(", code), (where, name)
 
 
 def test_every_reason_to_stop_is_explained() -> None:
