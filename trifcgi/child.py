@@ -31,6 +31,7 @@ from trifcgi.observe import process
 from trifcgi.observe.logs import set_up_logs
 from trifcgi.observe.metrics import Metrics
 from trifcgi.observe.stacks import format_tree, task_tree
+from trifcgi.observe.stdio import settle_stderr
 from trifcgi.observe.watchdog import dump_on_abort
 from trifcgi.request import Request
 from trifcgi.server import DataPlane
@@ -229,7 +230,11 @@ def main() -> NoReturn:
     for number in _NOT_OURS:
         # A handler and not SIG_IGN, which the application's own child processes would inherit.
         signal.signal(number, _leave_to_the_supervisor)
-    sys.exit(run(Assignment.read(int(sys.argv[1]))))
+    try:
+        status = run(Assignment.read(int(sys.argv[1])))
+    finally:
+        settle_stderr()
+    sys.exit(status)
 
 
 def _leave_to_the_supervisor(number: int, frame: object) -> None:

@@ -12,6 +12,7 @@ from trifcgi._compiled import is_compiled
 from trifcgi._version import __version__
 from trifcgi.cli.help import AdminCommand, Command, Commands, control_options, serving_options
 from trifcgi.config import OPTIONS, Configuration, configure
+from trifcgi.observe.stdio import settle_stderr
 
 __all__ = ["cli", "main"]
 
@@ -198,4 +199,7 @@ def main() -> NoReturn:
         # Whatever is going on (imports, loading the app), Ctrl-C ends it without a
         # traceback. A server that runs has its own say.
         signal.signal(signal.SIGINT, signal.SIG_DFL)
-    cli.main()
+    try:
+        cli.main()
+    finally:
+        settle_stderr()

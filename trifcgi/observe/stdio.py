@@ -1,12 +1,13 @@
-"""The standard streams of a process in the background."""
+"""The standard streams of a process: in the background, and at its end."""
 
 import logging
 import os
 import stat
+import sys
 from pathlib import Path
-from typing import Final
+from typing import IO, Final
 
-__all__ = ["StderrFile", "is_regular", "let_go"]
+__all__ = ["StderrFile", "is_regular", "let_go", "settle_stderr"]
 
 _log: Final = logging.getLogger("trifcgi")
 
@@ -49,6 +50,21 @@ def let_go() -> None:
         if fd == _STDIN or not is_regular(fd):
             os.dup2(null, fd)
     if null > _STDERR:
+        os.close(null)
+
+
+def settle_stderr() -> None:
+    """Give up what stderr cannot take, a full disk say, as the process is about to end: Python
+    would try once more, and make that the exit status (120).
+    """
+    stream: IO[str] | None = sys.stderr
+    if stream is None:
+        return
+    try:
+        stream.flush()
+    except (OSError, ValueError):
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, _STDERR)
         os.close(null)
 
 
