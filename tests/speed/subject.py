@@ -86,7 +86,7 @@ async def serve(app: Any, path: str, line: Line) -> None:  # Any: whichever kind
 
 
 def bare(path: str, line: Line) -> None:
-    """A plain loop around the same codec: what no server in Python can do without."""
+    """A plain loop around the same codec, which makes events and all params of each request."""
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(path)
     listener.listen(64)

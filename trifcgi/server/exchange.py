@@ -442,7 +442,7 @@ class Exchange:
             end = end_of_head(data)
             whole = data
         else:
-            start = max(0, len(held) - 3)
+            start = len(held)
             held += data
             end = end_of_head(held, start)
             if end < 0 and len(held) <= _MAX_HEAD:
