@@ -387,6 +387,7 @@ async def test_a_response_without_a_body_sends_none(method: str, status: int) ->
         ([{"type": "http.response.start"}], "no 'status'"),
         ([start("200 OK")], "a whole number"),
         ([start([])], "an int, not list"),
+        ([start(200.0)], "an int, not float"),
         ([start(99)], "200 to 999"),
         ([start(200, ("x-a", b"1"))], "bytes, not str"),
         ([start(200, (b"x-a", "1"))], "bytes, not str"),

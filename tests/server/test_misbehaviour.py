@@ -489,6 +489,38 @@ async def test_background_work_that_ends_while_its_connection_closes_leaves_nobo
             await near.aclose()
 
 
+@pytest.mark.parametrize("late", [raw.begin(2), raw.head(2), raw.get(2)])
+async def test_a_request_that_comes_while_its_connection_closes_leaves_nobody_behind(
+    late: bytes,
+) -> None:
+    go_on = trio.Event()
+    begun = trio.Event()
+
+    async def handler(request: Request) -> None:
+        if request.id == 2:
+            await request.stdin.receive_some()
+            await trio.sleep_forever()
+        await request.stdout.send_all(HEAD + bytes(100_000))
+        request.stdout.end()
+        begun.set()
+        await go_on.wait()
+
+    near, far = trio.testing.lockstep_stream_pair()
+    with trio.fail_after(10):
+        async with DataPlane(handler) as plane, trio.open_nursery() as nursery:
+            nursery.start_soon(plane.serve_stream, far)
+            front_end = raw.RawFrontEnd(near)
+            await front_end.send(raw.get(keep=False))
+            await begun.wait()
+            # The answer waits to be read, and the connection for that, to close.
+            await front_end.send(late)
+            assert len((await front_end.answer()).body) == 100_000
+            await front_end.rest()
+            await near.aclose()
+            await trio.testing.wait_all_tasks_blocked()
+            go_on.set()
+
+
 class _FullDisk:
     def seek(self, place: int) -> None:
         pass

@@ -180,6 +180,8 @@ class Exchange:
             length = _content_length(lengths) if lengths else None
         except (TypeError, ValueError, AttributeError) as error:
             raise _bad_start(status, headers) from error
+        if not isinstance(status, int):  # 200.0, say, which is found where 200 is
+            raise _bad_start(status, headers)
         self._bodyless = is_bodyless(self._method, status)
         if not self._bodyless:
             self._left = length

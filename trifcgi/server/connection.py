@@ -431,6 +431,16 @@ class Connection(Receiver):
         for exchange in list(self.exchanges.values()):
             exchange.stop(_DRAINED)
 
+    def drop_requests(self) -> None:
+        """Its wire is closed while handlers go on after their responses: requests that have come
+        since that was decided get no answer, and those that have not begun never do.
+        """
+        for exchange in list(self.exchanges.values()):
+            exchange.stop(_LOST)
+            if exchange.phase is not _RUNNING:
+                self.turns.remove(exchange)
+                self.forget(exchange, 1)
+
     def fail(self) -> None:
         """The server's own code has failed here: end this connection and its requests."""
         self._abandon("failed in the server itself")

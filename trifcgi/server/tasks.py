@@ -327,6 +327,7 @@ async def _finish(connection: Connection) -> None:
     if connection.trailing:
         await wire.aclose()
     if connection.trailing:
+        connection.drop_requests()
         # Their own tasks, or the next one that looks, end what is left.
         connection.finishing = False
         return
