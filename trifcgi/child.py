@@ -36,7 +36,7 @@ from trifcgi.observe.watchdog import dump_on_abort
 from trifcgi.request import Request
 from trifcgi.server import DataPlane
 from trifcgi.supervisor.board import Board
-from trifcgi.supervisor.process import FAREWELL, READY, REOPEN_LOGS, STATE
+from trifcgi.supervisor.process import FAREWELL, READY, REOPEN_LOGS, RETIRE, STATE
 from trifcgi.worker import App, Worker, load
 
 __all__ = ["Assignment", "interpreter", "main"]
@@ -186,6 +186,8 @@ class Control:
             answer = self._counter.counts()
         elif path == REOPEN_LOGS and request.params.get("REQUEST_METHOD") == "POST":
             self._worker.reopen_logs()
+        elif path == RETIRE and request.params.get("REQUEST_METHOD") == "POST":
+            self._worker.retire()
         else:
             await self._commands(request)
             return

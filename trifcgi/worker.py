@@ -232,7 +232,7 @@ class Worker:
     def stop(self) -> None:
         """Stop gracefully; called a second time, or before the app is ready, at once."""
         plane = self.plane
-        if plane is None or plane.draining:
+        if plane is None or (plane.draining and not plane.patient):
             _log.info("stopping at once")
             if plane is not None:
                 # Those that the drain has cut may still be cleaning up.
@@ -241,6 +241,15 @@ class Worker:
         else:
             _log.info("stopping: requests running: %d", plane.running)
             plane.drain()
+
+    def retire(self) -> None:
+        """Take nothing new, and end when the last request has, however long that takes;
+        :meth:`stop` still stops gracefully then. Does nothing to a worker that stops already.
+        """
+        plane = self.plane
+        if plane is not None and not plane.draining:
+            _log.info("retiring: requests running: %d", plane.running)
+            plane.drain(patient=True)
 
     def reopen_logs(self) -> None:
         """Open the log files anew, after something has moved them away."""

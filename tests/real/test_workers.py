@@ -15,6 +15,7 @@ import trio
 from tests.real.load import Load
 from tests.real.ports import PortBlock
 from tests.real.workers import SITES, Workers, params, wait_until
+from trifcgi import Client
 from trifcgi.errors import ConnectionLost
 
 
@@ -202,6 +203,49 @@ class TestRecycling:
         workers.wait_log("has ended: exit status 0")
         assert grown not in workers.pids
         assert workers.stop() == 0
+
+    async def test_what_runs_in_it_may_run_on(self, workers: Workers) -> None:
+        workers.start("--max-worker-requests", "3", "--grace", "1")
+        async with await workers.connect() as client, client.open(params()) as exchange:
+            retired = await _wear(workers, client)
+            await trio.sleep(2)  # longer than the grace
+            assert retired in workers.pids
+            exchange.stdin.close()
+            with trio.fail_after(30):
+                answer = b"".join([part async for part in exchange.stdout])
+        assert answer.endswith(b"\r\n\r\n1 %d" % retired)
+        ended = f"(pid {retired}) has ended: exit status 0"
+        await trio.to_thread.run_sync(workers.wait_log, ended)
+        assert await trio.to_thread.run_sync(workers.stop) == 0
+        assert "requests cut" not in workers.log
+
+    async def test_until_all_are_stopped(self, workers: Workers) -> None:
+        workers.start("--max-worker-requests", "3", "--grace", "1")
+        async with await workers.connect() as client, client.open(params()):
+            retired = await _wear(workers, client)
+            await trio.sleep(2)  # longer than the grace
+            assert retired in workers.pids
+            begin = time.monotonic()
+            workers.send(signal.SIGTERM)
+            assert await trio.to_thread.run_sync(workers.serving.wait) == 1
+        assert 0.9 <= time.monotonic() - begin < 15
+        assert "still running after 1 s; cancelled" in workers.log
+        assert "supervisor: requests cut: 1\n" in workers.log
+        assert "stopping at once" not in workers.log
+        assert "is killed" not in workers.log
+
+
+async def _wear(workers: Workers, client: Client) -> int:
+    """Have the worker recycled that serves a connection, on which a request runs; returns its
+    process ID.
+    """
+    with trio.fail_after(30):
+        answers = [(await client.request(params())).body for _ in range(4)]
+    pid = int(answers[-1].split()[1])
+    (number,) = re.findall(rf"worker (\d+) \(pid {pid}\) is ready", workers.log)
+    retiring = f"worker {number}: retiring: requests running: 1\n"
+    await trio.to_thread.run_sync(workers.wait_log, retiring)
+    return pid
 
 
 class TestStart:

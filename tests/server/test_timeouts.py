@@ -375,6 +375,58 @@ async def test_a_drain_cancels_what_the_grace_is_too_short_for(autojump_clock: o
     assert plane.running == 0
 
 
+async def test_a_patient_drain_waits_until_another_one_begins_the_grace(
+    autojump_clock: object,
+) -> None:
+    listener = MemoryListener()
+    app = Recorder(sleep)
+    async with (
+        DataPlane(app, timeouts=Timeouts(grace=30, request_timeout=None)) as plane,
+        trio.open_nursery() as nursery,
+    ):
+        await nursery.start(plane.serve, [listener])
+        front_end, idle = RawFrontEnd(listener.connect()), RawFrontEnd(listener.connect())
+        await front_end.send(raw.get())
+        await app.began.wait()
+        plane.drain(patient=True)
+        assert plane.draining
+        assert await idle.rest() == []
+        await trio.sleep(1000)
+        plane.drain(patient=True)
+        assert plane.running == 1
+        start = trio.current_time()
+        plane.drain()
+        await trio.sleep(20)
+        plane.drain()  # does not put it off
+        plane.drain(patient=True)  # nor does this
+        assert (await front_end.answer()).status == 503
+        assert 30 <= trio.current_time() - start <= 31
+        await front_end.stream.aclose()
+    assert plane.cut_by_drain == 1
+
+
+async def test_a_patient_drain_ends_with_the_last_request(autojump_clock: object) -> None:
+    async def app(request: Request) -> None:
+        await trio.sleep(200)
+        await hello(request)
+
+    listener = MemoryListener()
+    async with (
+        DataPlane(app, timeouts=Timeouts(grace=1, request_timeout=None)) as plane,
+        trio.open_nursery() as nursery,
+    ):
+        await nursery.start(plane.serve, [listener])
+        front_end = RawFrontEnd(listener.connect())
+        await front_end.send(raw.get())
+        await trio.testing.wait_all_tasks_blocked()
+        start = trio.current_time()
+        plane.drain(patient=True)
+        assert (await front_end.answer()).body == b"hello"
+        assert await front_end.rest() == []
+    assert 200 <= trio.current_time() - start < 205
+    assert plane.cut_by_drain == 0
+
+
 async def test_a_drain_without_grace_is_at_once(autojump_clock: object) -> None:
     listener = MemoryListener()
     app = Recorder(sleep)

@@ -30,6 +30,7 @@ class Told:
 
     started: list[Member]
     retired: list[Member]
+    patiently: list[Member]
     killed: list[Member]
     aborted: list[Member]
     said: list[str]
@@ -37,13 +38,15 @@ class Told:
 
 
 def told(actions: Iterator[Action]) -> Told:
-    result = Told([], [], [], [], [], None)
+    result = Told([], [], [], [], [], [], None)
     for action in actions:
         match action:
             case Start(member):
                 result.started.append(member)
-            case Retire(member):
+            case Retire(member, patient):
                 result.retired.append(member)
+                if patient:
+                    result.patiently.append(member)
             case Abort(member):
                 result.aborted.append(member)
             case Kill(member):
@@ -349,6 +352,102 @@ class TestRecycling:
         assert told(crew.reports(worn, 3, None, 66)).started
 
 
+def recycled(crew: Crew, worn: Member, now: float) -> Member:
+    """Recycle a worker, whose requests run on; returns the one in its place."""
+    (new,) = told(crew.reports(worn, 9**9, None, now)).started
+    assert told(crew.is_ready(new, now)).patiently == [worn]
+    return new
+
+
+class TestPatience:
+    """A worker that is recycled waits for its requests without a limit."""
+
+    def test_it_is_not_killed(self) -> None:
+        crew = serving(2, max_requests=1)
+        worn = crew.members[0]
+        recycled(crew, worn, 5)
+        assert worn.state is State.RETIRING
+        assert crew.next_tick == math.inf
+        assert not told(crew.has_ended(worn, "exit status 0", 0, 9**6)).said
+
+    def test_the_others_are_told_as_ever(self) -> None:
+        crew = serving(2)
+        (new,) = told(crew.reload(5)).started
+        assert not told(crew.is_ready(new, 6)).patiently
+        assert not told(crew.remove(7)).patiently
+        assert not told(crew.stop(8)).patiently
+
+    def test_until_it_has_ended_its_place_is_not_recycled_again(self) -> None:
+        crew = serving(2, max_requests=1)
+        worn, other = crew.members
+        new = recycled(crew, worn, 5)
+        answer = told(crew.reports(new, 1, None, 6))
+        assert not answer.started
+        assert not answer.said
+        recycled(crew, other, 7)
+        told(crew.has_ended(worn, "exit status 0", 0, 8))
+        recycled(crew, new, 9)
+
+    def test_a_stop_gives_it_the_grace_from_then_on(self) -> None:
+        crew = serving(1, max_requests=1)
+        (worn,) = crew.members
+        new = recycled(crew, worn, 5)
+        answer = told(crew.stop(1000))
+        assert (answer.retired, answer.patiently) == ([new, worn], [])
+        told(crew.has_ended(new, "exit status 0", 0, 1000))
+        assert crew.next_tick == 1040
+        assert told(crew.tick(1040)).killed == [worn]
+
+    def test_a_second_stop_is_at_once(self) -> None:
+        crew = serving(1, max_requests=1)
+        (worn,) = crew.members
+        new = recycled(crew, worn, 5)
+        told(crew.stop(1000))
+        assert told(crew.stop(1001)).retired == [new, worn]
+        assert crew.next_tick == 1006
+
+    def test_a_reload_gives_it_the_grace_too_and_once(self) -> None:
+        crew = serving(2, max_requests=1)
+        worn = crew.members[0]
+        recycled(crew, worn, 5)
+        answer = told(crew.reload(1000))
+        assert (answer.retired, answer.patiently) == ([worn], [])
+        assert crew.next_tick == 1040
+        assert not told(crew.reload(1001)).retired
+        assert not told(crew.stop(1002)).retired.count(worn)
+
+    def test_a_reload_while_its_replacement_starts_ends_it(self) -> None:
+        crew = serving(1, max_requests=1)
+        (worn,) = crew.members
+        (new,) = told(crew.reports(worn, 1, None, 5)).started
+        told(crew.reload(6))
+        answer = told(crew.is_ready(new, 7))
+        assert (answer.retired, answer.patiently) == ([worn], [])
+
+    def test_after_a_reload_that_failed_too(self) -> None:
+        crew = serving(1, max_requests=1)
+        (worn,) = crew.members
+        (new,) = told(crew.reload(5)).started
+        told(crew.has_ended(new, "exit status 2", 2, 6))
+        recycled(crew, worn, 100)
+
+    def test_one_whose_replacement_could_not_start_is_taken_away_as_ever(self) -> None:
+        crew = serving(2, max_requests=1)
+        worn = crew.members[1]
+        (new,) = told(crew.reports(worn, 1, None, 5)).started
+        told(crew.has_ended(new, "exit status 2", 2, 6))
+        answer = told(crew.remove(7))
+        assert (answer.retired, answer.patiently) == ([worn], [])
+        assert crew.next_tick == 47
+
+    def test_one_that_hangs_is_killed(self) -> None:
+        crew = serving(1, max_requests=1)
+        (worn,) = crew.members
+        recycled(crew, worn, 5)
+        assert told(crew.is_hung(worn, 30, 100)).aborted == [worn]
+        assert told(crew.tick(101)).killed == [worn]
+
+
 class TestSize:
     def test_more(self) -> None:
         crew = serving(2)
@@ -517,6 +616,12 @@ class Life(RuleBasedStateMachine):
         filled = {m.place for m in there} | set(self.crew._due)
         assert filled == set(range(1, self.crew.size + 1))
         assert len(there) + len(self.crew._due) == self.crew.size
+
+    @invariant()
+    def few_wait_without_a_limit(self) -> None:
+        patient = [m.place for m in self.alive if m.state is State.RETIRING and m.patient]
+        assert len(patient) == len(set(patient))
+        assert not (patient and self.crew.stopping)
 
     @invariant()
     def there_are_never_many_more_than_wanted(self) -> None:

@@ -1,6 +1,7 @@
 """The data plane: listeners, connections, and what they share in one process."""
 
 import logging
+import math
 import select
 import socket
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
@@ -62,6 +63,7 @@ class DataPlane:
         now: the trio clock, in seconds.
         connections: connections open now.
         stopping: the same for requests, told to those that wait for it.
+        patient: whether it drains without a limit, for as long as its requests take.
         cut_by_drain: requests that the drain's grace was too short for.
     """
 
@@ -92,6 +94,7 @@ class DataPlane:
         }
         self.reaper = Reaper()
         self.stopping = StopSignal()
+        self.patient = False
         self.cut_by_drain = 0
         self.share = share
         self.handover = handover
@@ -101,6 +104,7 @@ class DataPlane:
         self._room = trio.lowlevel.ParkingLot()
         self._empty = trio.lowlevel.ParkingLot()
         self._accepting: list[trio.CancelScope] = []
+        self._waiting: list[trio.CancelScope] = []
         self._stack: AsyncExitStack | None = None
 
     @property
@@ -293,13 +297,21 @@ class DataPlane:
 
     # A graceful stop
 
-    def drain(self) -> None:
+    def drain(self, *, patient: bool = False) -> None:
         """Begin a graceful stop: :meth:`serve` closes its listeners and the idle connections,
         tells the requests that run, lets them run on for the grace, cancels the rest, and returns.
 
         A connection that was used a moment ago is not idle: the front end may be sending its
         next request on it. It closes with the next response, or after half a second.
+
+        Args:
+            patient: the grace has no end, until this is called once more without it: then it
+                begins. Later calls do not put it off.
         """
+        self.patient = patient and (self.patient or not self.draining)
+        if not self.patient:
+            for scope in self._waiting:
+                scope.deadline = min(scope.deadline, self.now() + self.timeouts.grace)
         self.state.draining = True
         if self.share is not None:
             self.share.close()
@@ -311,7 +323,8 @@ class DataPlane:
         self.stopping.set()
 
     async def _drain(self) -> None:
-        with trio.move_on_after(self.timeouts.grace):
+        with trio.move_on_after(math.inf if self.patient else self.timeouts.grace) as scope:
+            self._waiting.append(scope)
             await self._wait_empty()
         late = self.exchanges()
         self.cut_by_drain = len(late)

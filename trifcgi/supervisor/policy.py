@@ -72,6 +72,8 @@ class Member:
         ready_by: when it will have taken too long to start.
         given_up: whether it has.
         request_limit: requests after which it is replaced; ``math.inf``: none.
+        patient: whether its requests may take as long as they like to end, once it is told to
+            stop: it is recycled, and another one serves in its place.
         kill_at: when it will have disobeyed for too long.
     """
 
@@ -85,6 +87,7 @@ class Member:
     ready_at: float | None = None
     ready_by: float = math.inf
     given_up: bool = False
+    patient: bool = False
     kill_at: float = math.inf
 
 
@@ -105,9 +108,15 @@ class Start:
 
 @attrs.frozen
 class Retire:
-    """Tell a worker to stop: gracefully the first time, at once the second time."""
+    """Tell a worker to stop: gracefully the first time, at once the second time.
+
+    Attributes:
+        member: the worker.
+        patient: that it may wait for its requests without a limit. Does not count as a first time.
+    """
 
     member: Member
+    patient: bool = False
 
 
 @attrs.frozen
@@ -226,7 +235,7 @@ class Crew:
         member.ready_by = math.inf
         old, member.replaces = member.replaces, None
         if old is not None:
-            yield from self._retire(old, now)
+            yield from self._retire(old, now, patient=old.patient)
         if not self._begun:
             self._begun = True
             for place in range(2, self.size + 1):
@@ -271,6 +280,7 @@ class Crew:
             text = f"worker {member.number} was told to stop by somebody else; it is replaced"
             yield Say(Severity.INFO, text)
             member.state, member.kill_at = State.RETIRING, now + self._terms.obey_within
+            member.patient = False
             yield from self._fill(member.place, now)
 
     def reports(self, member: Member, requests: int, rss: int | None, now: float) -> Actions:
@@ -293,7 +303,10 @@ class Crew:
             return
         if now < self._recycle_after or self._replacement_of(member) is not None:
             return
+        if any(each.place == member.place and each.patient for each in self._retiring()):
+            return  # or those that wait for their requests could become many
         yield Say(Severity.INFO, f"worker {member.number} {why}: it is replaced")
+        member.patient = True
         self._worn.append(member)
         yield from self._advance(now)
 
@@ -327,6 +340,9 @@ class Crew:
                 text = f"worker {member.number} takes too long to start; it is given up"
                 yield Say(Severity.WARNING, text)
                 yield Kill(member)
+            if member.state is State.RETIRING and member.patient:
+                yield from self._retire(member, now)
+            member.patient = False
         yield from self._advance(now)
 
     def add(self, now: float) -> Actions:
@@ -363,7 +379,7 @@ class Crew:
             if again:
                 member.kill_at = min(member.kill_at, now + _AT_ONCE)
                 yield Retire(member)
-            elif member.state is not State.RETIRING:
+            elif member.state is not State.RETIRING or member.patient:
                 yield from self._retire(member, now)
 
     def tick(self, now: float) -> Actions:
@@ -408,14 +424,19 @@ class Crew:
         yield Say(Severity.ERROR, text)
         yield Abort(member)
 
-    def _retire(self, member: Member, now: float) -> Actions:
+    def _retire(self, member: Member, now: float, *, patient: bool = False) -> Actions:
         member.state, member.replaces = State.RETIRING, None
         member.ready_by = math.inf
-        member.kill_at = min(member.kill_at, now + self._terms.obey_within)
-        yield Retire(member)
+        member.patient = patient
+        if not patient:
+            member.kill_at = min(member.kill_at, now + self._terms.obey_within)
+        yield Retire(member, patient)
 
     def _serving(self) -> list[Member]:
         return [member for member in self.members if member.state is State.SERVING]
+
+    def _retiring(self) -> list[Member]:
+        return [member for member in self.members if member.state is State.RETIRING]
 
     def _replacement_of(self, old: Member) -> Member | None:
         return next((member for member in self.members if member.replaces is old), None)
@@ -429,7 +450,7 @@ class Crew:
         if self.stopping or any(member.replaces is not None for member in self.members):
             return
         while self._worn:
-            if sum(member.state is State.RETIRING for member in self.members) >= self.size:
+            if len(self._retiring()) >= self.size:
                 return
             old = self._worn.popleft()
             if old.state is State.SERVING:

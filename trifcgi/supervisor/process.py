@@ -20,6 +20,7 @@ __all__ = [
     "FAREWELL",
     "READY",
     "REOPEN_LOGS",
+    "RETIRE",
     "STATE",
     "Ending",
     "Prepare",
@@ -39,6 +40,9 @@ when that has been read, or a second later."""
 
 REOPEN_LOGS: Final = "/worker/reopen-logs"
 """A worker opens its log files anew (POST)."""
+
+RETIRE: Final = "/worker/retire"
+"""A worker takes nothing new and ends when its last request has (POST)."""
 
 
 # What a worker that has ended has left behind may take so long to be read (seconds): a process

@@ -1,5 +1,6 @@
 """The supervisor: carries out what the policy decides about the worker processes."""
 
+import contextlib
 import logging
 import math
 import random
@@ -28,6 +29,7 @@ from trifcgi.supervisor.process import (
     FAREWELL,
     READY,
     REOPEN_LOGS,
+    RETIRE,
     STATE,
     Ending,
     Prepare,
@@ -198,6 +200,9 @@ class Supervisor:
                     self._nursery.start_soon(
                         self._tend, worker, name=f"trifcgi worker {member.number}"
                     )
+                case Retire(member, patient=True):
+                    assert self._nursery is not None
+                    self._nursery.start_soon(self._retire, self._workers[member.number])
                 case Retire(member):
                     self._workers[member.number].send_signal(signal.SIGTERM)
                 case Abort(member):
@@ -213,6 +218,12 @@ class Supervisor:
         self._sleep.deadline = self.crew.next_tick
         if self.crew.done:
             self._sleep.cancel(reason="no worker is left")
+
+    async def _retire(self, worker: WorkerProcess) -> None:
+        # By a request: a signal of its own might be one that the application uses. A SIGTERM that
+        # overtakes it stands. A worker that cannot be asked ends, or is found to hang.
+        with contextlib.suppress(Error, trio.ClosedResourceError):
+            await worker.ask("POST", RETIRE)
 
     async def _tend(self, worker: WorkerProcess) -> None:
         """Keep one worker process from its start to its end."""
