@@ -183,7 +183,7 @@ class Supervisor:
         try:
             with trio.fail_after(_REOPEN):
                 await worker.ask("POST", REOPEN_LOGS)
-        except (Error, trio.TooSlowError) as error:
+        except (Error, trio.ClosedResourceError, trio.TooSlowError) as error:
             reason = str(error) or "it does not answer"
             _log.error("worker %d has not reopened its logs: %s", worker.number, reason)
 
