@@ -459,3 +459,15 @@ async def test_a_drain_waits_for_clean_up_but_not_for_ever(autojump_clock: objec
         await app.began.wait()
         plane.drain()
     assert app.cleaned_up.is_set()
+
+
+async def test_deadlines_that_have_been_met_do_not_pile_up(autojump_clock: object) -> None:
+    near, far = trio.testing.memory_stream_pair()
+    async with DataPlane(sleep) as plane, trio.open_nursery() as nursery:
+        nursery.start_soon(plane.serve_stream, far)
+        front_end = RawFrontEnd(near)
+        for _ in range(500):
+            await front_end.send(raw.get(REQUEST_TIMEOUT="0.01"))
+            assert (await front_end.answer()).status == 504
+        assert len(plane.reaper._heap) < 200
+        await near.aclose()

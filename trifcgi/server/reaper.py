@@ -48,15 +48,19 @@ class Reaper:
             return
         watched.appointment = when
         heapq.heappush(self._heap, (when, next(self._order), watched))
+        self._sweep()
         if when < self._sleep_until and self._sleep is not None:
             self._sleep.deadline = self._sleep_until = when
 
     def forget(self, watched: Watched) -> None:
         """Drop every appointment of ``watched`` and the references to it in time."""
         watched.appointment = math.inf
+        self._sweep()
+
+    def _sweep(self) -> None:
         # An entry whose time is not its object's appointment is stale. They are dropped as
-        # they come up; where they would pile up (many short connections under a long
-        # keep-alive), the heap is rebuilt once it is mostly stale.
+        # they come up; where they would pile up (many short connections, or many short deadlines,
+        # under a long keep-alive), the heap is rebuilt once it is mostly stale.
         if len(self._heap) > 64 and len(self._heap) > 2 * self._watched:
             self._rebuild()
 
