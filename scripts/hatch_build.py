@@ -102,8 +102,12 @@ def compile_modules(modules: list[str], directory: Path) -> dict[str, str]:
         group_name=GROUP,
     )
     for extension in extensions:
-        # mypyc asks for -Werror, and every new compiler has new things to warn of.
-        extension.extra_compile_args.append("-Wno-error")
+        # mypyc asks for -Werror, and every new compiler has new things to warn of. Its modules lie
+        # in one library and find each other through capsules: hidden, its functions need no
+        # detour for one another, and some no call.
+        extension.extra_compile_args += [
+            "-Wno-error", "-fvisibility=hidden", "-fno-semantic-interposition", "-fno-plt",
+        ]  # fmt: skip
     # Not setup(): that reads pyproject.toml, which is hatchling's here.
     command = build_ext(Distribution({"name": "trifcgi", "ext_modules": extensions}))
     command.build_lib = str(directory / "lib")
