@@ -289,13 +289,20 @@ def test_work_is_in_proportion_to_the_bytes(name: str) -> None:
     assert calls <= 10.5 * small_calls + 100
 
 
+def block_of(connection: Connection) -> bytes | bytearray:
+    """What is held of the params of request 1."""
+    request = connection._requests.get(1)
+    assert request is not None
+    return request.block
+
+
 def test_params_grow_in_place() -> None:
     """Joining them to what is there, record by record, would be quadratic."""
     connection = application()
     connection.receive_data(OPEN + record(PARAMS, 1, b"\0") * 2)
-    held = connection._requests[1].block
+    held = block_of(connection)
     connection.receive_data(record(PARAMS, 1, b"\0") * 500)
-    assert connection._requests[1].block is held
+    assert block_of(connection) is held
     assert len(held) == 502
 
 
@@ -303,4 +310,4 @@ def test_aborted_params_are_let_go() -> None:
     connection = application()
     events = connection.receive_data(OPEN + record(PARAMS, 1, bytes(100)) + record(ABORT, 1))
     assert events[1:] == [RequestAborted(1)]
-    assert connection._requests[1].block == b""
+    assert block_of(connection) == b""

@@ -25,12 +25,13 @@ from tests.protocol.wire import (
 from trifcgi.protocol import Connection, LocalProtocolError, ProtocolError
 from trifcgi.protocol.states import (
     APPLICATION_MOVES,
-    APPLICATION_ROWS,
+    APPLICATION_STEPS,
     APPLICATION_TOLERATED,
     DROP,
     FRONT_END_MOVES,
-    FRONT_END_ROWS,
+    FRONT_END_STEPS,
     FRONT_END_TOLERATED,
+    MOVES,
     STARTS,
     ApplicationState,
     FrontEndState,
@@ -101,15 +102,15 @@ def test_tolerated_moves_are_not_legal_ones() -> None:
     assert not APPLICATION_TOLERATED & APPLICATION_MOVES.keys()
 
 
-def test_rows_say_the_same_as_the_tables() -> None:
+def test_steps_say_the_same_as_the_tables() -> None:
     for state, move in itertools.product(FrontEndState, Move):
         legal = FRONT_END_MOVES.get((state, move), 0)
         dropped = DROP if (state, move) in FRONT_END_TOLERATED else 0
-        assert FRONT_END_ROWS[state].get(move, 0) == legal + dropped
+        assert FRONT_END_STEPS[MOVES * state + move] == legal + dropped
     for answer, move in itertools.product(ApplicationState, Move):
         legal = APPLICATION_MOVES.get((answer, move), 0)
         dropped = DROP if (answer, move) in APPLICATION_TOLERATED else 0
-        assert APPLICATION_ROWS[answer].get(move, 0) == legal + dropped
+        assert APPLICATION_STEPS[MOVES * answer + move] == legal + dropped
 
 
 def test_moves_print_as_records() -> None:

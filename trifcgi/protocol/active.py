@@ -1,13 +1,79 @@
 """The active requests of a connection, and how much their params may take together."""
 
-from typing import Final
+from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
-from trifcgi.protocol.pairs import COMPILED, count_pairs, decode_pairs
-from trifcgi.protocol.states import ApplicationState
+from trifcgi.protocol.pairs import count_pairs, decode_pairs
+from trifcgi.protocol.states import (
+    APPLICATION_STEPS,
+    FRONT_END_STEPS,
+    ILLEGAL,
+    MOVES,
+    ApplicationState,
+)
 
-__all__ = ["ActiveRequest", "ParamsBudget"]
+if TYPE_CHECKING:
+    from mypy_extensions import i64
+
+__all__ = ["ActiveRequest", "ByID", "ParamsBudget"]
 
 _ANSWERING: Final = int(ApplicationState.ANSWERING)
+
+_T = TypeVar("_T")
+
+
+class ByID(Generic[_T]):
+    """Something for each request ID of a connection: mostly for one ID at a time, which takes no
+    dictionary and no hash.
+    """
+
+    __slots__ = ("_id", "_one", "_others")
+
+    def __init__(self) -> None:
+        self._id: i64 = 0  # that of the one; 0 where there is none
+        self._one: _T | None = None
+        self._others: dict[int, _T] | None = None
+
+    def get(self, request_id: "i64") -> _T | None:
+        """What is there for an ID, if anything is."""
+        if request_id == self._id:
+            return self._one
+        return None if self._others is None else self._others.get(request_id)
+
+    def put(self, request_id: "i64", something: _T) -> None:
+        """Keep something for an ID, not 0, for which there is nothing."""
+        if self._id == 0:
+            self._id = request_id
+            self._one = something
+            return
+        if self._others is None:
+            self._others = {}
+        self._others[request_id] = something
+
+    def remove(self, request_id: "i64") -> None:
+        """Keep nothing more for an ID for which there is something."""
+        if request_id == self._id:
+            self._id = 0
+            self._one = None
+        elif self._others is not None:
+            del self._others[request_id]
+            if not self._others:
+                self._others = None
+
+    def __len__(self) -> int:
+        count = 0 if self._id == 0 else 1
+        return count if self._others is None else count + len(self._others)
+
+    def __bool__(self) -> bool:
+        return self._id != 0 or self._others is not None
+
+    def values(self) -> list[_T]:
+        """All of them, as they are now."""
+        found: list[_T] = []
+        if self._one is not None:
+            found.append(self._one)
+        if self._others is not None:
+            found += self._others.values()
+        return found
 
 
 class ActiveRequest:
@@ -24,13 +90,21 @@ class ActiveRequest:
 
     __slots__ = ("application", "block", "front_end", "pairs", "size", "too_large")
 
-    def __init__(self, front_end: int) -> None:
-        self.front_end = front_end
-        self.application = _ANSWERING
+    def __init__(self, front_end: "i64") -> None:
+        self.front_end: i64 = front_end
+        self.application: i64 = _ANSWERING
         self.block: bytes | bytearray = b""
-        self.size = 0
-        self.pairs = 0
+        self.size: i64 = 0
+        self.pairs: i64 = 0
         self.too_large = False
+
+    def after_front_end(self, move: "i64") -> "i64":
+        """Where a move of the front end leads: a state, or DROP or ILLEGAL."""
+        return FRONT_END_STEPS[MOVES * self.front_end + move] if move < MOVES else ILLEGAL
+
+    def after_application(self, move: "i64") -> "i64":
+        """Where a move of the application leads: a state, or DROP or ILLEGAL."""
+        return APPLICATION_STEPS[MOVES * self.application + move] if move < MOVES else ILLEGAL
 
 
 class ParamsBudget:
@@ -50,19 +124,19 @@ class ParamsBudget:
     )
 
     def __init__(self, max_params: int, max_params_total: int, max_pairs: int) -> None:
-        self._max_params = max_params
-        self._max_params_total = max_params_total
-        self._max_pairs = max_pairs
-        self._max_pairs_total = 16 * max_pairs
-        self._size_total = 0
-        self._pairs_total = 0
+        self._max_params: i64 = max_params
+        self._max_params_total: i64 = max_params_total
+        self._max_pairs: i64 = max_pairs
+        self._max_pairs_total: i64 = 16 * max_pairs
+        self._size_total: i64 = 0
+        self._pairs_total: i64 = 0
 
     def add(self, request: ActiveRequest, content: bytes) -> bool:
         """Keep more bytes of a request's params; false when a limit forbids it, and then what was
         kept of them is gone.
         """
-        size = request.size + len(content)
-        total = self._size_total + len(content)
+        size: i64 = request.size + len(content)
+        total: i64 = self._size_total + len(content)
         if size > self._max_params or total > self._max_params_total:
             self.refuse(request)
             return False
@@ -79,36 +153,36 @@ class ParamsBudget:
             request.block += content
         return True
 
-    def finish(
-        self, request: ActiveRequest
-    ) -> tuple[bytes, list[tuple[bytes, bytes]] | None] | None:
-        """Give the params of a request that are now complete; ``None`` when a limit forbids it.
-
-        Returns:
-            A block that can be decoded without an error; and its pairs, if that was done.
+    def count(self, request: ActiveRequest, block: bytes) -> bool:
+        """Count the pairs of a request's params, which are complete; false when a limit forbids
+        them. A block that was counted can be decoded without an error.
 
         Raises:
             ProtocolError: they end inside a pair.
         """
-        block = bytes(request.block)
-        request.block = b""
+        found: i64 = count_pairs(block, self._max_pairs)
+        if found > self._max_pairs or self._pairs_total + found > self._max_pairs_total:
+            self.refuse(request)
+            return False
+        request.pairs = found
+        self._pairs_total += found
+        return True
+
+    def decode(self, request: ActiveRequest, block: bytes) -> list[tuple[bytes, bytes]] | None:
+        """The pairs of a request's params, counted as :meth:`count` does it: in Python itself one
+        way through them is faster than two.
+        """
         most = self._max_pairs
-        pairs: list[tuple[bytes, bytes]] | None = None
-        count = 0
-        if COMPILED or len(block) > 2 * most:
-            count = count_pairs(block, most)
-            if count > most:
-                self.refuse(request)
-                return None
-        if not COMPILED:
-            pairs = decode_pairs(block)
-            count = len(pairs)
-        if self._pairs_total + count > self._max_pairs_total:
+        if len(block) > 2 * most and count_pairs(block, most) > most:
             self.refuse(request)
             return None
-        request.pairs = count
-        self._pairs_total += count
-        return block, pairs
+        pairs = decode_pairs(block)
+        if self._pairs_total + len(pairs) > self._max_pairs_total:
+            self.refuse(request)
+            return None
+        request.pairs = len(pairs)
+        self._pairs_total += request.pairs
+        return pairs
 
     def refuse(self, request: ActiveRequest) -> None:
         """Forget the params of a request, those that are still to come included."""

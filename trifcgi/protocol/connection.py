@@ -2,10 +2,10 @@
 
 import enum
 from collections.abc import Iterable, Mapping
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from trifcgi.errors import LocalProtocolError, ProtocolError
-from trifcgi.protocol.active import ActiveRequest, ParamsBudget
+from trifcgi.protocol.active import ActiveRequest, ByID, ParamsBudget
 from trifcgi.protocol.constants import (
     KEEP_CONN,
     MAX_REQUEST_ID,
@@ -17,25 +17,28 @@ from trifcgi.protocol.constants import (
 )
 from trifcgi.protocol.events import ConnectionEnded, Event
 from trifcgi.protocol.framing import Output, end_tail, plain_tail
-from trifcgi.protocol.intake import ApplicationIntake, FrontEndIntake, Intake
+from trifcgi.protocol.intake import ApplicationIntake, FrontEndIntake
 from trifcgi.protocol.pairs import encode_pairs
 from trifcgi.protocol.receiver import EventCollector, Receiver
 from trifcgi.protocol.records import (
     MAX_MANAGEMENT_LENGTH,
+    PieceTaker,
     RecordReader,
     pack_begin_request,
     pack_header,
     pack_record,
 )
 from trifcgi.protocol.states import (
-    APPLICATION_ROWS,
-    FRONT_END_ROWS,
+    DROP,
     ILLEGAL,
     STARTS,
     ApplicationState,
     FrontEndState,
     Move,
 )
+
+if TYPE_CHECKING:
+    from mypy_extensions import i64
 
 __all__ = ["Connection", "Side"]
 
@@ -140,10 +143,10 @@ class Connection:
         self._is_application = side is Side.APPLICATION
         self._reader = RecordReader()
         self._output = Output()
-        self._requests: dict[int, ActiveRequest] = {}
+        self._requests: ByID[ActiveRequest] = ByID()
         self._budget = ParamsBudget(max_params, max_params_total, max_pairs)
         self._collector: EventCollector | FrontEndIntake | None = None
-        self._intake: Intake
+        self._intake: PieceTaker
         if self._is_application:
             if receiver is None:
                 self._collector = receiver = EventCollector()
@@ -164,17 +167,12 @@ class Connection:
 
     def is_active(self, request_id: int) -> bool:
         """Whether that ID belongs to a request that has begun and not ended (§3.3)."""
-        return request_id in self._requests
+        return self._requests.get(request_id) is not None
 
     @property
     def out_size(self) -> int:
         """Bytes that wait for :meth:`data_to_send`."""
         return self._output.size
-
-    def rest(self) -> None:
-        """Take no more memory than a new connection, if no request is active."""
-        if not self._requests:
-            self._requests.clear()
 
     @property
     def inside_record(self) -> bool:
@@ -229,7 +227,7 @@ class Connection:
             raise LocalProtocolError("bytes were received after the end of the connection")
         reader = self._reader
         try:
-            self._intake.take(reader.receive(data if isinstance(data, bytes) else bytes(data)))
+            reader.read(data if isinstance(data, bytes) else bytes(data), self._intake)
             if reader.failure is not None:
                 raise reader.failure
         except ProtocolError as failure:
@@ -296,7 +294,7 @@ class Connection:
         request = self._requests.get(request_id)
         if request is None or not self._is_application:
             raise self._not_possible("end", request_id)
-        state = request.application
+        state: i64 = request.application
         if state == _ANSWERING and app_status == 0 and protocol_status == 0:
             tail = plain_tail(request_id)
         else:
@@ -307,11 +305,11 @@ class Connection:
                 stdout_open=state in _STDOUT_OPEN,
                 stderr_open=state in _STDERR_OPEN,
             )
-        del self._requests[request_id]
+        self._requests.remove(request_id)
         self._budget.release(request)
         self._output.add(tail)
 
-    def _step_of_application(self, request_id: int, move: int) -> None:
+    def _step_of_application(self, request_id: "i64", move: "i64") -> None:
         """Make a move, or none for 0, of an active request."""
         request = self._requests.get(request_id)
         if request is None or not self._is_application:
@@ -319,13 +317,13 @@ class Connection:
         if move != _NO_MOVE:
             if move == _STDOUT_MOVE and request.application == _ANSWERING:
                 return  # as nearly always, and it changes nothing
-            after = APPLICATION_ROWS[request.application].get(move, ILLEGAL)
-            if after <= 0:  # what a receiver tolerates is not for us to send
+            after: i64 = request.after_application(move)
+            if after in (ILLEGAL, DROP):  # what a receiver tolerates is not for us to send
                 raise _not_legal(move, request_id, ApplicationState(request.application))
             request.application = after
 
     def _not_possible(self, what: str, request_id: int) -> LocalProtocolError:
-        if request_id not in self._requests:
+        if self._requests.get(request_id) is None:
             return LocalProtocolError(f"cannot {what} request {request_id}: it is not active")
         return LocalProtocolError(f"the {self.side} side cannot {what} request {request_id}")
 
@@ -347,12 +345,13 @@ class Connection:
         """
         if self._is_application:
             raise LocalProtocolError(f"the {self.side} side cannot begin request {request_id}")
-        if request_id in self._requests:
+        if self._requests.get(request_id) is not None:
             raise LocalProtocolError(f"cannot begin request {request_id}: it is active already")
         if not 0 < request_id <= MAX_REQUEST_ID or not 0 <= role <= MAX_ROLE:
             raise ValueError(f"request ID {request_id} or role {role} is not within 16 bits")
         self._output.add(pack_begin_request(request_id, role, KEEP_CONN if keep_connection else 0))
-        self._requests[request_id] = ActiveRequest(STARTS.get(role, FrontEndState.OTHER_PARAMS))
+        start = STARTS.get(role, FrontEndState.OTHER_PARAMS)
+        self._requests.put(request_id, ActiveRequest(int(start)))
 
     def send_params(self, request_id: int, pairs: Iterable[tuple[bytes, bytes]]) -> None:
         """Queue all params of a request, and their end (§5.2).
@@ -415,14 +414,14 @@ class Connection:
             raise ValueError(f"the names take {len(content)} bytes, over {MAX_MANAGEMENT_LENGTH}")
         self._output.add(pack_record(_GET_VALUES, NULL_REQUEST_ID, content))
 
-    def _step_of_front_end(self, request_id: int, move: int) -> None:
+    def _step_of_front_end(self, request_id: "i64", move: "i64") -> None:
         """Make a move, or none for 0, of an active request."""
         request = self._requests.get(request_id)
         if request is None or self._is_application:
             raise self._not_possible("send for", request_id)
         if move != _NO_MOVE:
-            after = FRONT_END_ROWS[request.front_end].get(move, ILLEGAL)
-            if after <= 0:
+            after: i64 = request.after_front_end(move)
+            if after in (ILLEGAL, DROP):
                 raise _not_legal(move, request_id, FrontEndState(request.front_end))
             request.front_end = after
 

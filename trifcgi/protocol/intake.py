@@ -1,11 +1,10 @@
 """What comes in on each side: records checked against the tables, and told."""
 
-import abc
 from collections.abc import Mapping
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from trifcgi.errors import ProtocolError
-from trifcgi.protocol.active import ActiveRequest, ParamsBudget
+from trifcgi.protocol.active import ActiveRequest, ByID, ParamsBudget
 from trifcgi.protocol.constants import (
     HEADER_LEN,
     KEEP_CONN,
@@ -25,10 +24,10 @@ from trifcgi.protocol.events import (
     ValuesReceived,
 )
 from trifcgi.protocol.framing import Output
-from trifcgi.protocol.pairs import decode_pairs, encode_pairs
+from trifcgi.protocol.pairs import COMPILED, decode_pairs, encode_pairs
 from trifcgi.protocol.receiver import Receiver
 from trifcgi.protocol.records import (
-    Piece,
+    PieceTaker,
     pack_begin_request,
     pack_record,
     pack_unknown_type,
@@ -37,8 +36,7 @@ from trifcgi.protocol.records import (
     unpack_unknown_type,
 )
 from trifcgi.protocol.states import (
-    APPLICATION_ROWS,
-    FRONT_END_ROWS,
+    DROP,
     ILLEGAL,
     STARTS,
     ApplicationState,
@@ -46,7 +44,10 @@ from trifcgi.protocol.states import (
     Move,
 )
 
-__all__ = ["MAX_UNSENT_ANSWERS", "ApplicationIntake", "FrontEndIntake", "Intake"]
+if TYPE_CHECKING:
+    from mypy_extensions import i64
+
+__all__ = ["MAX_UNSENT_ANSWERS", "ApplicationIntake", "FrontEndIntake"]
 
 MAX_UNSENT_ANSWERS: Final = 1000
 """Answers to management records that may wait in the output. A peer that asks on without reading
@@ -88,28 +89,14 @@ def _read_begin(content: bytes) -> tuple[int, bool, int, int]:
     return role, bool(flags & KEEP_CONN), flags, _OTHER_PARAMS
 
 
-class Intake(abc.ABC):
-    """One side's receiving half. It shares the active requests with the sending half."""
-
-    __slots__ = ()
-
-    @abc.abstractmethod
-    def take(self, pieces: list[Piece]) -> None:
-        """Tell what the pieces of a :class:`RecordReader` mean.
-
-        Raises:
-            ProtocolError: a record is malformed, or not a legal move.
-        """
-
-
-class ApplicationIntake(Intake):
-    """What the application receives from the front end."""
+class ApplicationIntake(PieceTaker):
+    """What the application receives from the front end: tells the receiver what records mean."""
 
     __slots__ = ("_budget", "_output", "_receiver", "_requests", "_values")
 
     def __init__(
         self,
-        requests: dict[int, ActiveRequest],
+        requests: ByID[ActiveRequest],
         budget: ParamsBudget,
         output: Output,
         values: Mapping[bytes, bytes],
@@ -121,38 +108,44 @@ class ApplicationIntake(Intake):
         self._values = values
         self._receiver = receiver
 
-    def take(self, pieces: list[Piece]) -> None:
-        """See :meth:`Intake.take`."""
-        requests = self._requests
-        for record_type, request_id, content in pieces:
-            request = requests.get(request_id)
-            if request is not None:
-                self._take_record(record_type, request_id, request, content)
-            elif record_type == _BEGIN_REQUEST and request_id != NULL_REQUEST_ID:
-                usual = _USUAL_BEGINS.get(content)
-                role, keep_connection, flags, start = usual or _read_begin(content)
-                requests[request_id] = ActiveRequest(start)
-                self._receiver.request_begun(request_id, role, keep_connection, flags)
-            elif request_id == NULL_REQUEST_ID:
-                self._answer_management_record(record_type, content)
+    def take_piece(self, record_type: "i64", request_id: "i64", content: bytes) -> None:
+        """Tell what it means.
+
+        Raises:
+            ProtocolError: it is malformed, or not a legal move.
+        """
+        request = self._requests.get(request_id)
+        if request is not None:
+            self._take_record(record_type, request_id, request, content)
+        elif request_id == NULL_REQUEST_ID:
+            self._answer_management_record(record_type, content)
+        elif record_type == _BEGIN_REQUEST:
+            usual = _USUAL_BEGINS.get(content)
+            role, keep_connection, flags, start = usual or _read_begin(content)
+            self._requests.put(request_id, ActiveRequest(start))
+            self._receiver.request_begun(request_id, role, keep_connection, flags)
 
     def _take_record(
         self,
-        record_type: int,
-        request_id: int,
+        record_type: "i64",
+        request_id: "i64",
         request: ActiveRequest,
         content: bytes,
     ) -> None:
-        move = record_type << 1 if content else record_type << 1 | 1
-        before = request.front_end
-        after = FRONT_END_ROWS[before].get(move, ILLEGAL)
-        if after <= 0:
-            if after == ILLEGAL:
-                raise _illegal(move, request_id, FrontEndState(before))
+        move: i64 = record_type << 1 if content else record_type << 1 | 1
+        after: i64 = request.after_front_end(move)
+        if after == DROP:
             return
+        if after == ILLEGAL:
+            raise _illegal(move, request_id, FrontEndState(request.front_end))
         request.front_end = after
         if record_type == _PARAMS:
-            self._take_params(request_id, request, content)
+            if request.too_large:
+                return
+            if not content:
+                self._finish_params(request_id, request)
+            elif not self._budget.add(request, content):
+                self._receiver.params_too_large(request_id)
         elif after == _OTHER_STREAMS:
             return
         elif record_type == _STDIN:
@@ -170,23 +163,26 @@ class ApplicationIntake(Intake):
                 self._budget.release(request)
             self._receiver.request_aborted(request_id)
 
-    def _take_params(self, request_id: int, request: ActiveRequest, content: bytes) -> None:
-        if request.too_large:
-            return
-        if content:
-            if not self._budget.add(request, content):
-                self._receiver.params_too_large(request_id)
-            return
+    def _finish_params(self, request_id: "i64", request: ActiveRequest) -> None:
+        block = request.block
+        if not isinstance(block, bytes):
+            block = bytes(block)
+        request.block = b""
+        pairs: list[tuple[bytes, bytes]] | None = None
         try:
-            params = self._budget.finish(request)
+            if COMPILED:
+                within = self._budget.count(request, block)
+            else:
+                pairs = self._budget.decode(request, block)
+                within = pairs is not None
         except ProtocolError as error:
             raise ProtocolError(f"params of request {request_id}: {error}", request_id) from error
-        if params is None:
-            self._receiver.params_too_large(request_id)
+        if within:
+            self._receiver.params_received(request_id, block, pairs)
         else:
-            self._receiver.params_received(request_id, params[0], params[1])
+            self._receiver.params_too_large(request_id)
 
-    def _answer_management_record(self, record_type: int, content: bytes) -> None:
+    def _answer_management_record(self, record_type: "i64", content: bytes) -> None:
         if record_type == _UNKNOWN_TYPE:
             return  # an answer to an answer could go on for ever
         self._output.answers += 1
@@ -206,7 +202,7 @@ class ApplicationIntake(Intake):
         self._receiver.values_requested(names)
 
 
-class FrontEndIntake(Intake):
+class FrontEndIntake(PieceTaker):
     """What the front end receives from the application.
 
     Attributes:
@@ -215,37 +211,39 @@ class FrontEndIntake(Intake):
 
     __slots__ = ("_requests", "events")
 
-    def __init__(self, requests: dict[int, ActiveRequest]) -> None:
+    def __init__(self, requests: ByID[ActiveRequest]) -> None:
         self._requests = requests
         self.events: list[Event] = []
 
-    def take(self, pieces: list[Piece]) -> None:
-        """See :meth:`Intake.take`."""
-        for record_type, request_id, content in pieces:
-            request = self._requests.get(request_id)
-            if request is not None:
-                self._take_record(record_type, request_id, request, content)
-            elif request_id != NULL_REQUEST_ID:
-                continue
-            elif record_type == _GET_VALUES_RESULT:
-                self.events.append(ValuesReceived(dict(_decode_values(content))))
-            elif record_type == _UNKNOWN_TYPE:
-                self.events.append(UnknownTypeReceived(unpack_unknown_type(content)))
+    def take_piece(self, record_type: "i64", request_id: "i64", content: bytes) -> None:
+        """Make an event of it, if it means anything.
+
+        Raises:
+            ProtocolError: it is malformed, or not a legal move.
+        """
+        request = self._requests.get(request_id)
+        if request is not None:
+            self._take_record(record_type, request_id, request, content)
+        elif request_id != NULL_REQUEST_ID:
+            return
+        elif record_type == _GET_VALUES_RESULT:
+            self.events.append(ValuesReceived(dict(_decode_values(content))))
+        elif record_type == _UNKNOWN_TYPE:
+            self.events.append(UnknownTypeReceived(unpack_unknown_type(content)))
 
     def _take_record(
         self,
-        record_type: int,
-        request_id: int,
+        record_type: "i64",
+        request_id: "i64",
         request: ActiveRequest,
         content: bytes,
     ) -> None:
-        move = record_type << 1 if content else record_type << 1 | 1
-        before = request.application
-        after = APPLICATION_ROWS[before].get(move, ILLEGAL)
-        if after <= 0:
-            if after == ILLEGAL:
-                raise _illegal(move, request_id, ApplicationState(before))
+        move: i64 = record_type << 1 if content else record_type << 1 | 1
+        after: i64 = request.after_application(move)
+        if after == DROP:
             return
+        if after == ILLEGAL:
+            raise _illegal(move, request_id, ApplicationState(request.application))
         request.application = after
         if record_type == _STDOUT:
             self.events.append(
@@ -256,7 +254,7 @@ class FrontEndIntake(Intake):
                 StderrReceived(request_id, content) if content else StderrEnded(request_id)
             )
         else:
-            del self._requests[request_id]
+            self._requests.remove(request_id)
             self.events.append(_read_end(request_id, content))
 
 

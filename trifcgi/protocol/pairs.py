@@ -1,9 +1,12 @@
 """Name-value pairs (§3.4): one length byte below 128, else four with the high bit set."""
 
 from collections.abc import Iterable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from trifcgi.errors import ProtocolError
+
+if TYPE_CHECKING:
+    from mypy_extensions import i64
 
 __all__ = ["COMPILED", "count_pairs", "decode_pairs", "encode_pairs", "find_value", "long_lengths"]
 
@@ -48,7 +51,7 @@ def decode_pairs(block: bytes) -> list[tuple[bytes, bytes]]:
     return pairs
 
 
-def count_pairs(block: bytes, most: int) -> int:
+def count_pairs(block: bytes, most: "i64") -> "i64":
     """Count the pairs in a block without making them, and stop once there are more than ``most``.
 
     A block of the shortest pairs takes some thirty times its size when it is decoded: this
@@ -57,14 +60,14 @@ def count_pairs(block: bytes, most: int) -> int:
     Raises:
         ProtocolError: the block ends inside a pair.
     """
-    found = 0
-    at = 0
-    end = len(block)
+    found: i64 = 0
+    at: i64 = 0
+    end: i64 = len(block)
     try:
         while at < end and found <= most:
             found += 1
-            name_length = block[at]
-            value_length = block[at + 1]
+            name_length: i64 = block[at]
+            value_length: i64 = block[at + 1]
             if name_length < 128 and value_length < 128:
                 at += 2 + name_length + value_length
             else:

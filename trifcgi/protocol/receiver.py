@@ -6,7 +6,7 @@ given one calls it. Everybody else gets :class:`~trifcgi.protocol.Event` objects
 :class:`EventCollector` makes out of the same calls.
 """
 
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from trifcgi.protocol.constants import Role
 from trifcgi.protocol.events import (
@@ -23,6 +23,9 @@ from trifcgi.protocol.events import (
 )
 from trifcgi.protocol.pairs import decode_pairs
 
+if TYPE_CHECKING:
+    from mypy_extensions import i64
+
 __all__ = ["EventCollector", "Receiver"]
 
 # Any, as compiled code takes what is a Role or an int for an int.
@@ -38,12 +41,14 @@ class Receiver:
 
     __slots__ = ()
 
-    def request_begun(self, request_id: int, role: int, keep_connection: bool, flags: int) -> None:
+    def request_begun(
+        self, request_id: "i64", role: "i64", keep_connection: bool, flags: "i64"
+    ) -> None:
         """See :class:`~trifcgi.protocol.RequestBegun`. ``role`` is a number here."""
         raise NotImplementedError
 
     def params_received(
-        self, request_id: int, block: bytes, pairs: list[tuple[bytes, bytes]] | None
+        self, request_id: "i64", block: bytes, pairs: list[tuple[bytes, bytes]] | None
     ) -> None:
         """See :class:`~trifcgi.protocol.ParamsReceived`.
 
@@ -55,27 +60,27 @@ class Receiver:
         """
         raise NotImplementedError
 
-    def params_too_large(self, request_id: int) -> None:
+    def params_too_large(self, request_id: "i64") -> None:
         """See :class:`~trifcgi.protocol.ParamsTooLarge`."""
         raise NotImplementedError
 
-    def stdin_received(self, request_id: int, data: bytes) -> None:
+    def stdin_received(self, request_id: "i64", data: bytes) -> None:
         """See :class:`~trifcgi.protocol.StdinReceived`."""
         raise NotImplementedError
 
-    def stdin_ended(self, request_id: int) -> None:
+    def stdin_ended(self, request_id: "i64") -> None:
         """See :class:`~trifcgi.protocol.StdinEnded`."""
         raise NotImplementedError
 
-    def data_received(self, request_id: int, data: bytes) -> None:
+    def data_received(self, request_id: "i64", data: bytes) -> None:
         """See :class:`~trifcgi.protocol.DataReceived`."""
         raise NotImplementedError
 
-    def data_ended(self, request_id: int) -> None:
+    def data_ended(self, request_id: "i64") -> None:
         """See :class:`~trifcgi.protocol.DataEnded`."""
         raise NotImplementedError
 
-    def request_aborted(self, request_id: int) -> None:
+    def request_aborted(self, request_id: "i64") -> None:
         """See :class:`~trifcgi.protocol.RequestAborted`."""
         raise NotImplementedError
 
@@ -96,33 +101,35 @@ class EventCollector(Receiver):
     def __init__(self) -> None:
         self.events: list[Event] = []
 
-    def request_begun(self, request_id: int, role: int, keep_connection: bool, flags: int) -> None:
+    def request_begun(
+        self, request_id: "i64", role: "i64", keep_connection: bool, flags: "i64"
+    ) -> None:
         known: Any = _ROLES.get(role, role)
         self.events.append(RequestBegun(request_id, known, keep_connection, flags))
 
     def params_received(
-        self, request_id: int, block: bytes, pairs: list[tuple[bytes, bytes]] | None
+        self, request_id: "i64", block: bytes, pairs: list[tuple[bytes, bytes]] | None
     ) -> None:
         self.events.append(
             ParamsReceived(request_id, decode_pairs(block) if pairs is None else pairs)
         )
 
-    def params_too_large(self, request_id: int) -> None:
+    def params_too_large(self, request_id: "i64") -> None:
         self.events.append(ParamsTooLarge(request_id))
 
-    def stdin_received(self, request_id: int, data: bytes) -> None:
+    def stdin_received(self, request_id: "i64", data: bytes) -> None:
         self.events.append(StdinReceived(request_id, data))
 
-    def stdin_ended(self, request_id: int) -> None:
+    def stdin_ended(self, request_id: "i64") -> None:
         self.events.append(StdinEnded(request_id))
 
-    def data_received(self, request_id: int, data: bytes) -> None:
+    def data_received(self, request_id: "i64", data: bytes) -> None:
         self.events.append(DataReceived(request_id, data))
 
-    def data_ended(self, request_id: int) -> None:
+    def data_ended(self, request_id: "i64") -> None:
         self.events.append(DataEnded(request_id))
 
-    def request_aborted(self, request_id: int) -> None:
+    def request_aborted(self, request_id: "i64") -> None:
         self.events.append(RequestAborted(request_id))
 
     def values_requested(self, names: list[bytes]) -> None:

@@ -1,7 +1,7 @@
 """Records as bytes (§3.3): headers, fixed bodies, and the reader that takes a stream apart."""
 
 import struct
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from trifcgi.errors import ProtocolError
 from trifcgi.protocol.constants import (
@@ -12,10 +12,14 @@ from trifcgi.protocol.constants import (
     RecordType,
 )
 
+if TYPE_CHECKING:
+    from mypy_extensions import i64
+
 __all__ = [
     "HEADER",
     "MAX_MANAGEMENT_LENGTH",
     "Piece",
+    "PieceTaker",
     "RecordReader",
     "pack_begin_request",
     "pack_end_request",
@@ -46,7 +50,6 @@ _BODY_LEN: Final = 8  # of every fixed body (§5.1, §5.5, §4.2)
 
 _BEGIN_REQUEST: Final = int(RecordType.BEGIN_REQUEST)
 _END_REQUEST: Final = int(RecordType.END_REQUEST)
-_FIXED_BODY: Final = frozenset({_BEGIN_REQUEST, _END_REQUEST})
 _GET_VALUES: Final = int(RecordType.GET_VALUES)
 _UNKNOWN_TYPE: Final = int(RecordType.UNKNOWN_TYPE)
 
@@ -147,6 +150,28 @@ def unpack_unknown_type(content: bytes) -> int:
     return content[0]
 
 
+class PieceTaker:
+    """Is told the pieces of records as they come."""
+
+    __slots__ = ()
+
+    def take_piece(self, record_type: "i64", request_id: "i64", content: bytes) -> None:
+        """Take one; see :class:`RecordReader`."""
+        raise NotImplementedError
+
+
+class _Pieces(PieceTaker):
+    """Collects them."""
+
+    __slots__ = ("found",)
+
+    def __init__(self) -> None:
+        self.found: list[Piece] = []
+
+    def take_piece(self, record_type: "i64", request_id: "i64", content: bytes) -> None:
+        self.found.append((record_type, request_id, content))
+
+
 class RecordReader:
     """Takes a byte stream apart into records, wherever reads may have cut it.
 
@@ -172,42 +197,50 @@ class RecordReader:
 
     def __init__(self) -> None:
         self._tail = b""  # the beginning of a header
-        self._type = 0
-        self._request_id = 0
-        self._content_left = 0
-        self._skip_left = 0  # padding, or content that nobody wants
+        self._type: i64 = 0
+        self._request_id: i64 = 0
+        self._content_left: i64 = 0
+        self._skip_left: i64 = 0  # padding, or content that nobody wants
         self._collected: bytearray | None = None  # content so far of a record that comes whole
         self.failure: ProtocolError | None = None
 
     @property
     def inside_record(self) -> bool:
         """Whether what was received so far ends inside a record, its padding included."""
-        return bool(self._tail or self._content_left or self._skip_left)
+        return bool(self._content_left != 0 or self._skip_left != 0 or self._tail)
 
     def receive(self, data: bytes) -> list[Piece]:
         """Take the next bytes of the stream; return the pieces that they complete.
 
+        It stops where :meth:`read` does.
+        """
+        pieces = _Pieces()
+        self.read(data, pieces)
+        return pieces.found
+
+    def read(self, data: bytes, taker: PieceTaker) -> None:
+        """Take the next bytes of the stream; give ``taker`` the pieces that they complete.
+
         It stops at a record that is not version 1, has a fixed body of the wrong length, or is
         a management record with more than :data:`MAX_MANAGEMENT_LENGTH` bytes: see ``failure``.
         """
-        pieces: list[Piece] = []
-        at = 0
-        if self._tail:
+        at: i64 = 0
+        if self._content_left != 0 or self._skip_left != 0:
+            at = self._resume(data, taker)
+        elif self._tail:
             # Copies this read once, and only when the last one ended inside a header.
             data = self._tail + data
             self._tail = b""
-        elif self._content_left or self._skip_left:
-            at = self._resume(data, pieces)
-        end = len(data)
+        end: i64 = len(data)
         while end - at >= HEADER_LEN:
             # Compiled, eight looks at a byte cost less than one call that unpacks them.
             if data[at] != VERSION_1:
                 self.failure = _not_version_1(data[at])
-                return pieces
-            record_type = data[at + 1]
-            request_id = data[at + 2] << 8 | data[at + 3]
-            length = data[at + 4] << 8 | data[at + 5]
-            padding = data[at + 6]
+                return
+            record_type: i64 = data[at + 1]
+            request_id: i64 = data[at + 2] << 8 | data[at + 3]
+            length: i64 = data[at + 4] << 8 | data[at + 5]
+            padding: i64 = data[at + 6]
             at += HEADER_LEN
             if request_id == NULL_REQUEST_ID:
                 if record_type < _GET_VALUES or record_type > _UNKNOWN_TYPE:
@@ -215,50 +248,50 @@ class RecordReader:
                     length = 0
                 elif length > MAX_MANAGEMENT_LENGTH:
                     self.failure = _too_long(record_type, length)
-                    return pieces
-            elif length != _BODY_LEN and record_type in _FIXED_BODY:
+                    return
+            elif length != _BODY_LEN and (record_type in (_BEGIN_REQUEST, _END_REQUEST)):
                 self.failure = _not_a_body(record_type, request_id, length)
-                return pieces
-            stop = at + length
+                return
+            stop: i64 = at + length
             if stop > end:
                 self._begin_cut_record(record_type, request_id, length, padding)
-                self._resume(data[at:], pieces)
-                return pieces
-            pieces.append((record_type, request_id, data[at:stop]))
+                self._resume(data[at:], taker)
+                return
+            taker.take_piece(record_type, request_id, data[at:stop] if length != 0 else b"")
             at = stop + padding
         if at < end:
             self._tail = data[at:]
         elif at > end:
             self._skip_left = at - end
-        return pieces
 
     def _begin_cut_record(
-        self, record_type: int, request_id: int, length: int, padding: int
+        self, record_type: "i64", request_id: "i64", length: "i64", padding: "i64"
     ) -> None:
         self._type = record_type
         self._request_id = request_id
         self._content_left = length
         self._skip_left = padding
-        whole = request_id == NULL_REQUEST_ID or record_type in _FIXED_BODY
+        whole = request_id == NULL_REQUEST_ID or record_type in (_BEGIN_REQUEST, _END_REQUEST)
         self._collected = bytearray() if whole else None
 
-    def _resume(self, data: bytes, pieces: list[Piece]) -> int:
+    def _resume(self, data: bytes, taker: PieceTaker) -> "i64":
         """Go on inside a record; return where in ``data`` the next one begins."""
-        at = 0
-        left = self._content_left
-        if left:
+        at: i64 = 0
+        left: i64 = self._content_left
+        if left != 0:
             content = data if len(data) <= left else data[:left]
             at = len(content)
             self._content_left = left - at
             if self._collected is None:
                 if content:
-                    pieces.append((self._type, self._request_id, content))
+                    taker.take_piece(self._type, self._request_id, content)
             else:
                 self._collected += content
                 if at == left:
-                    pieces.append((self._type, self._request_id, bytes(self._collected)))
+                    whole = bytes(self._collected)
                     self._collected = None
-        skipped = min(self._skip_left, len(data) - at)
+                    taker.take_piece(self._type, self._request_id, whole)
+        skipped: i64 = min(self._skip_left, len(data) - at)
         self._skip_left -= skipped
         return at + skipped
 

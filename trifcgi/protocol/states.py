@@ -14,24 +14,24 @@ Records for a request ID that is not active are no moves at all: §3.3 has them 
 
 import enum
 from collections.abc import Mapping
-from typing import Final, TypeAlias, TypeVar
+from typing import Final, TypeVar
 
 from trifcgi.protocol.constants import RecordType, Role
 
 __all__ = [
     "APPLICATION_MOVES",
-    "APPLICATION_ROWS",
+    "APPLICATION_STEPS",
     "APPLICATION_TOLERATED",
     "DROP",
     "FRONT_END_MOVES",
-    "FRONT_END_ROWS",
+    "FRONT_END_STEPS",
     "FRONT_END_TOLERATED",
     "ILLEGAL",
+    "MOVES",
     "STARTS",
     "ApplicationState",
     "FrontEndState",
     "Move",
-    "Row",
 ]
 
 
@@ -200,27 +200,29 @@ APPLICATION_TOLERATED: Final[frozenset[tuple[ApplicationState, Move]]] = frozens
 """Moves without meaning that a front end drops: a stream ended twice."""
 
 ILLEGAL: Final = 0
-DROP: Final = -1
+DROP: Final = 255
 
-Row: TypeAlias = dict[int, int]
-"""One state's line of a table, in plain ints: the next state by move, or :data:`DROP`. A move
-that is not in it is :data:`ILLEGAL`."""
+MOVES: Final = 32
+"""Moves that a line of :data:`FRONT_END_STEPS` and :data:`APPLICATION_STEPS` has room for; larger
+ones are of record types that do not exist, and illegal."""
 
 _State = TypeVar("_State", FrontEndState, ApplicationState)
 
 
-def _rows(
+def _steps(
     states: type[_State],
     moves: Mapping[tuple[_State, Move], _State],
     tolerated: frozenset[tuple[_State, Move]],
-) -> list[Row]:
-    rows: list[Row] = [{} for _ in range(max(map(int, states)) + 1)]
+) -> bytes:
+    steps = bytearray(MOVES * (max(map(int, states)) + 1))
     for (before, move), after in moves.items():
-        rows[before][int(move)] = int(after)
+        steps[MOVES * before + move] = after
     for before, move in tolerated:
-        rows[before][int(move)] = DROP
-    return rows
+        steps[MOVES * before + move] = DROP
+    return bytes(steps)
 
 
-FRONT_END_ROWS: Final = _rows(FrontEndState, FRONT_END_MOVES, FRONT_END_TOLERATED)
-APPLICATION_ROWS: Final = _rows(ApplicationState, APPLICATION_MOVES, APPLICATION_TOLERATED)
+FRONT_END_STEPS: Final = _steps(FrontEndState, FRONT_END_MOVES, FRONT_END_TOLERATED)
+APPLICATION_STEPS: Final = _steps(ApplicationState, APPLICATION_MOVES, APPLICATION_TOLERATED)
+"""The tables as numbers, a line of :data:`MOVES` for each state: the next state, :data:`DROP` or
+:data:`ILLEGAL`. Bytes, for of those compiled code takes one without any object."""

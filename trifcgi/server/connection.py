@@ -19,6 +19,7 @@ import trio
 from trifcgi import protocol
 from trifcgi.errors import ProtocolError
 from trifcgi.observe.instrument import StopReason
+from trifcgi.protocol.active import ByID
 from trifcgi.protocol.constants import ProtocolStatus, Role
 from trifcgi.protocol.receiver import Receiver
 from trifcgi.server import ending
@@ -32,6 +33,8 @@ from trifcgi.server.window import ReadWindow
 from trifcgi.server.wire import HIGH_WATER, LOW_WATER, Wire
 
 if TYPE_CHECKING:
+    from mypy_extensions import i64
+
     from trifcgi.server.plane import DataPlane
 
 __all__ = ["Connection"]
@@ -128,7 +131,7 @@ class Connection(Receiver):
             values=plane.values,
             receiver=self,
         )
-        self.exchanges: dict[int, Exchange] = {}
+        self.exchanges: ByID[Exchange] = ByID()
         self.window = ReadWindow(self)
         self.turns = Turns(self)
         self.appointment = math.inf
@@ -165,10 +168,6 @@ class Connection(Receiver):
         """Nothing is to do for the moment, and most connections spend most of their time so."""
         if not self.settled:
             self.settle()
-        if not self.exchanges:
-            # A dictionary that something was in is three times as large as one that is new.
-            self.exchanges.clear()
-            self.protocol.rest()
 
     def settle(self) -> None:
         """A task of it has to wait: from now on its deadlines and its peer are watched."""
@@ -300,7 +299,9 @@ class Connection(Receiver):
 
     # What the records mean; see Receiver
 
-    def request_begun(self, request_id: int, role: int, keep_connection: bool, flags: int) -> None:
+    def request_begun(
+        self, request_id: "i64", role: "i64", keep_connection: bool, flags: "i64"
+    ) -> None:
         state = self.state
         served = state.roles.get(role)
         if served is None:
@@ -314,9 +315,8 @@ class Connection(Receiver):
         now = self.received_at
         deadline = now + self.timeouts.request_timeout
         state.begun += 1
-        self.exchanges[request_id] = Exchange(
-            self, state.begun, request_id, served, keep_connection, now, deadline
-        )
+        exchange = Exchange(self, state.begun, request_id, served, keep_connection, now, deadline)
+        self.exchanges.put(request_id, exchange)
         if request_id != 1 or len(self.exchanges) > 1:
             # Only front ends that multiplex use another ID than 1.
             self.window.expect_others()
@@ -327,7 +327,7 @@ class Connection(Receiver):
             self.close("refused")
 
     def params_received(
-        self, request_id: int, block: bytes, pairs: list[tuple[bytes, bytes]] | None
+        self, request_id: "i64", block: bytes, pairs: list[tuple[bytes, bytes]] | None
     ) -> None:
         exchange = self.exchanges.get(request_id)
         if exchange is None:
@@ -342,7 +342,7 @@ class Connection(Receiver):
         else:
             ending.refuse(exchange, refusal)
 
-    def params_too_large(self, request_id: int) -> None:
+    def params_too_large(self, request_id: "i64") -> None:
         exchange = self.exchanges.get(request_id)
         if exchange is None:
             return
@@ -352,12 +352,12 @@ class Connection(Receiver):
         )  # fmt: skip
         ending.refuse(exchange, (431, "The request's header fields are too large.", ()))
 
-    def stdin_received(self, request_id: int, data: bytes) -> None:
+    def stdin_received(self, request_id: "i64", data: bytes) -> None:
         exchange = self.exchanges.get(request_id)
         if exchange is not None and exchange.reason is None:
             self._body_received(exchange, exchange.body, data)
 
-    def data_received(self, request_id: int, data: bytes) -> None:
+    def data_received(self, request_id: "i64", data: bytes) -> None:
         exchange = self.exchanges.get(request_id)
         if exchange is not None and exchange.reason is None:
             self._body_received(exchange, exchange.data_body, data)
@@ -372,21 +372,21 @@ class Connection(Receiver):
         self.window.feed(exchange, body, data)
         exchange.input_arrived()
 
-    def stdin_ended(self, request_id: int) -> None:
+    def stdin_ended(self, request_id: "i64") -> None:
         self.in_body = False
         exchange = self.exchanges.get(request_id)
         if exchange is not None:
             exchange.body.ended = True
             exchange.input_arrived()
 
-    def data_ended(self, request_id: int) -> None:
+    def data_ended(self, request_id: "i64") -> None:
         self.in_body = False
         exchange = self.exchanges.get(request_id)
         if exchange is not None:
             exchange.data_body.ended = True
             exchange.input_arrived()
 
-    def request_aborted(self, request_id: int) -> None:
+    def request_aborted(self, request_id: "i64") -> None:
         exchange = self.exchanges.get(request_id)
         if exchange is None:
             return
@@ -428,14 +428,14 @@ class Connection(Receiver):
         that was decided is not served.
         """
         self.turns.end()
-        for exchange in list(self.exchanges.values()):
+        for exchange in self.exchanges.values():
             exchange.stop(_DRAINED)
 
     def drop_requests(self) -> None:
         """Its wire is closed while handlers go on after their responses: requests that have come
         since that was decided get no answer, and those that have not begun never do.
         """
-        for exchange in list(self.exchanges.values()):
+        for exchange in self.exchanges.values():
             exchange.stop(_LOST)
             if exchange.phase is not _RUNNING:
                 self.turns.remove(exchange)
@@ -456,7 +456,7 @@ class Connection(Receiver):
         self.wire.cut()
 
     def _stop_all(self, reason: StopReason) -> None:
-        for exchange in list(self.exchanges.values()):
+        for exchange in self.exchanges.values():
             exchange.stop(reason)
             if exchange.phase is _PARAMS:
                 self.forget(exchange, 1)
@@ -513,7 +513,7 @@ class Connection(Receiver):
 
     def forget(self, exchange: Exchange, app_status: int) -> None:
         """The request is over for the front end, with or without END_REQUEST."""
-        del self.exchanges[exchange.id]
+        self.exchanges.remove(exchange.id)
         if not exchange.aborted_ and exchange.awaits_input:
             self._input_left = True
         self.idle_since = now = self.now()
@@ -559,15 +559,15 @@ class Connection(Receiver):
 
     # What goes out
 
-    def send_stdout(self, request_id: int, data: bytes | memoryview) -> None:
+    def send_stdout(self, request_id: "i64", data: bytes | memoryview) -> None:
         """Queue response bytes for the next flush."""
         self.protocol.send_stdout(request_id, data)
 
-    def send_stderr(self, request_id: int, data: bytes) -> None:
+    def send_stderr(self, request_id: "i64", data: bytes) -> None:
         """Queue log text for the next flush."""
         self.protocol.send_stderr(request_id, data)
 
-    def end_stdout(self, request_id: int) -> None:
+    def end_stdout(self, request_id: "i64") -> None:
         """Queue the end of a response."""
         self.protocol.end_stdout(request_id)
         if not self.turns.driving:

@@ -158,7 +158,7 @@ async def _leave(connection: Connection) -> None:
     if plane.tracer is not None:
         plane.tracer.closed(connection)
     poison = connection.ends_in_nginx()
-    for exchange in list(connection.exchanges.values()):
+    for exchange in connection.exchanges.values():
         exchange.stop(StopReason.DRAINED)
         connection.forget(exchange, 1)
     for exchange in list(connection.trailing):
