@@ -1,8 +1,17 @@
-"""Whether the codec in use is the compiled one."""
+"""Whether the codec in use is the compiled one, and what the compiler is told in the code."""
 
 from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["is_compiled"]
+__all__ = ["is_compiled", "mypyc_attr"]
+
+if TYPE_CHECKING:
+    from mypy_extensions import mypyc_attr
+else:
+
+    def mypyc_attr(**attributes: Any) -> Any:
+        """What mypyc is to know of a class; it means nothing when the code runs."""
+        return lambda decorated: decorated
 
 
 def is_compiled(module: str = "trifcgi.protocol.pairs") -> bool:

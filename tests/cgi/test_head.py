@@ -197,6 +197,15 @@ def test_the_end_of_a_head_is_found_however_it_arrives(data: bytes, end: int) ->
     assert end == -1
 
 
+@pytest.mark.parametrize("blank", [b"\r\n\r\n", b"\n\n", b"\n\r\n", b"\r\n\n"])
+def test_a_head_of_any_length_ends_with_its_blank_line(blank: bytes) -> None:
+    for length in range(300):
+        head = (b"X: " + bytes(length)).replace(b"\0", b"x") + blank
+        assert end_of_head(head) == len(head)
+        assert end_of_head(head + b"\n\nbody\r\n\r\n") == len(head)
+        assert end_of_head(head[:-1]) == -1
+
+
 def test_looking_for_the_end_leaves_a_buffer_free_to_grow() -> None:
     data = bytearray(b"A: b\r\n\r\n")
     assert end_of_head(data) == 8

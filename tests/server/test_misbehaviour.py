@@ -597,7 +597,7 @@ async def test_a_fault_of_the_servers_own_ends_one_connection(
 
 
 class _FaultyTimeouts(Timeouts):
-    """Raises at the read timeout, once it has been asked for ``reads`` times more."""
+    """Raises at the read timeout, once it has been asked for ``reads`` times."""
 
     reads = math.inf
 
@@ -619,8 +619,8 @@ async def test_a_fault_in_a_deadline_ends_one_connection(
         await trio.sleep(0.2)
         async with server.raw() as front_end:
             with monkeypatch.context() as patch:
-                # The connection asks when the request begins, then the deadline does.
-                patch.setattr(_FaultyTimeouts, "reads", 1)
+                # The deadline asks for it.
+                patch.setattr(_FaultyTimeouts, "reads", 0)
                 await front_end.send(raw.begin())
                 assert await front_end.rest() == []
         await neighbour.send(raw.get())

@@ -1,6 +1,6 @@
 """Outgoing bytes: streams cut into records, and the queue of what waits to be sent."""
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from trifcgi.protocol.constants import (
     HEADER_LEN,
@@ -9,7 +9,10 @@ from trifcgi.protocol.constants import (
     ProtocolStatus,
     RecordType,
 )
-from trifcgi.protocol.records import HEADER, pack_end_request, pack_header
+from trifcgi.protocol.records import pack_end_request, pack_header
+
+if TYPE_CHECKING:
+    from mypy_extensions import i64
 
 __all__ = ["Output", "end_tail", "plain_tail"]
 
@@ -24,7 +27,13 @@ _STDOUT: Final = int(RecordType.STDOUT)
 _STDERR: Final = int(RecordType.STDERR)
 _COMPLETE: Final = int(ProtocolStatus.REQUEST_COMPLETE)
 
-_pack_header = HEADER.pack
+
+def _header(record_type: "i64", request_id: "i64", length: "i64") -> bytes:
+    """A header without padding, of numbers that fit. Compiled, to shift them together takes less
+    than to hand them to struct.
+    """
+    number: int = VERSION_1 << 56 | record_type << 48 | request_id << 32 | length << 16
+    return number.to_bytes(HEADER_LEN, "big")
 
 
 def _plain_tail(request_id: int) -> bytes:
@@ -108,8 +117,7 @@ class Output:
         """
         if type(data) is bytes and len(data) <= JOINED_UP_TO:
             if data:
-                header = _pack_header(VERSION_1, record_type, request_id, len(data), 0)
-                self._chunks.append(header + data)
+                self._chunks.append(_header(record_type, request_id, len(data)) + data)
                 self.size += HEADER_LEN + len(data)
             return
         content = data if type(data) is bytes else _as_bytes(data)
@@ -154,7 +162,7 @@ class Output:
                 rest -= MAX_CONTENT_LENGTH
             if not rest:
                 return
-        header = _pack_header(VERSION_1, record_type, request_id, rest, 0)
+        header = _header(record_type, request_id, rest)
         self.size += HEADER_LEN + rest
         if rest <= JOINED_UP_TO:
             chunks.append(header + bytes(content[start:]))

@@ -69,6 +69,7 @@ class Exchange:
         number: counts the requests of the data plane from 1; never used again, as ``id`` is.
         coroutine: the handler's, once it has been called: its await stack says where it is.
         task: the trio task that drives it.
+        may_be_head: whether it is worth a look whether the method is HEAD.
         blocked: seconds that the handler has waited for the front end to take output.
         reader: the task that waits for input.
         abort_event: set when the front end has gone; made by the first who waits for it.
@@ -105,6 +106,7 @@ class Exchange:
         "id",
         "keep_connection",
         "last_input",
+        "may_be_head",
         "number",
         "phase",
         "reader",
@@ -166,6 +168,7 @@ class Exchange:
         self._held_stderr: bytearray | None = None
         self.head: bytes | None = None
         self.status: int | None = None
+        self.may_be_head = False
         self.bodyless = False
         self.body_bytes = 0
         self.stdout_closed = False
@@ -323,7 +326,7 @@ class Exchange:
             self.input_arrived()
             self.connection.wake_blocked()
         if gone:
-            grace = self.connection.timeouts.abort_grace
+            grace = self.connection.state.abort_grace
             if grace > 0:
                 self.cancel_at = min(self.cancel_at, self.connection.now() + grace)
                 self.connection.arm(self.cancel_at)
@@ -375,7 +378,7 @@ class Exchange:
             )
         self.reader = reader
         self._reading_since = now = self.connection.now()
-        self.connection.arm(now + self.connection.timeouts.read_timeout)
+        self.connection.arm(now + self.connection.state.read_timeout)
 
     def body_taken(self) -> None:
         """The handler has read: the connection may go on reading."""
@@ -457,9 +460,7 @@ class Exchange:
             return b""
         self._held_head = None
         head, status = complete_head(whole[:end])
-        # The bytes are nowhere in most requests, which is faster to see than what the method is.
-        may_be_head = not self.block or self.block.find(b"HEAD") >= 0
-        bodyless = is_bodyless(self.method if may_be_head else b"", status)
+        bodyless = is_bodyless(self.method if self.may_be_head else b"", status)
         rest = whole[end:]
         if not rest or bodyless or self._held_stderr or len(rest) > _WHOLE:
             self.begin_response(head, bodyless, status)

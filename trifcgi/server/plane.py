@@ -4,7 +4,7 @@ import logging
 import math
 import select
 import socket
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from operator import attrgetter
 from types import TracebackType
@@ -17,6 +17,7 @@ from trifcgi.observe.instrument import Instrument, StopReason
 from trifcgi.observe.trace import Tracer
 from trifcgi.protocol import MAX_CONNS, MAX_REQS, MPXS_CONNS, Role
 from trifcgi.request import Handler, StopSignal
+from trifcgi.server.clock import Clock
 from trifcgi.server.connection import Connection
 from trifcgi.server.ending import describe
 from trifcgi.server.exchange import Exchange
@@ -60,7 +61,6 @@ class DataPlane:
 
     Attributes:
         state: what all connections look at for each request.
-        now: the trio clock, in seconds.
         connections: connections open now.
         stopping: the same for requests, told to those that wait for it.
         patient: whether it drains without a limit, for as long as its requests take.
@@ -83,10 +83,9 @@ class DataPlane:
         self.handler: Any = handler
         limits = limits or Limits()
         self.timeouts = timeouts or Timeouts()
-        self.now: Callable[[], float] = trio.current_time
         served = getattr(handler, "roles", Role)
         roles = {int(role): role for role in Role if role in served}
-        self.state = State(Observers(instruments), roles, limits)
+        self.state = State(Observers(instruments), roles, limits, self.timeouts)
         self.values = {
             MAX_CONNS: b"%d" % limits.max_connections,
             MAX_REQS: b"%d" % limits.max_requests,
@@ -141,6 +140,10 @@ class DataPlane:
         """Whether sockets are served by the poller."""
         return self._poller is not None
 
+    def now(self) -> float:
+        """The trio clock, in seconds."""
+        return trio.current_time() if self.state.clock is None else self.state.clock.now()
+
     @property
     def room(self) -> int:
         """Connections that may still be opened."""
@@ -152,8 +155,7 @@ class DataPlane:
         return len(self._open)
 
     async def __aenter__(self) -> Self:
-        # trio.current_time() looks for the clock each time.
-        self.now = trio.lowlevel.current_clock().current_time
+        self.state.clock = Clock(trio.lowlevel.current_clock())
         async with AsyncExitStack() as stack:
             lifespan = getattr(self.handler, "lifespan", None)
             if lifespan is not None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from trifcgi.server.wire import LOW_WATER, POISON, READ, READ_BODY, Chunk
+from trifcgi.server.wire import LOW_WATER, POISON, READ, READ_BODY, Chunk, Wire
 
 if TYPE_CHECKING:
     from trifcgi.server.connection import Connection
@@ -31,7 +31,7 @@ _GONE: Final[int] = _RDHUP | _HUP | _ERR
 _CORK: Final[int] = getattr(socket, "TCP_CORK", socket.TCP_NODELAY)
 
 
-class SocketWire:
+class SocketWire(Wire):
     """A raw socket under the poller's eyes: no task of its own, no trio call to read or send."""
 
     __slots__ = (
@@ -46,13 +46,10 @@ class SocketWire:
         "_sent_all",
         "_socket",
         "_watched",
-        "blocked_since",
-        "sees_hangup",
-        "unsent",
     )
 
     def __init__(self, sock: socket.socket, poller: "Poller") -> None:
-        self.sees_hangup = True
+        super().__init__(sees_hangup=True, has_tasks=False)
         self._socket = sock
         self._fd = sock.fileno()
         self._poller = poller
@@ -63,12 +60,6 @@ class SocketWire:
         self._half_closed = False
         self._lingering: trio.Event | None = None
         self._sent_all: trio.Event | None = None
-        self.unsent = 0
-        self.blocked_since: float | None = None
-
-    @property
-    def has_tasks(self) -> bool:
-        return False
 
     def start(self, connection: "Connection", nursery: trio.Nursery | None) -> None:
         self._connection = connection

@@ -2,9 +2,10 @@
 
 from typing import Final
 
-from trifcgi.limits import Limits
+from trifcgi.limits import Limits, Timeouts
 from trifcgi.observe.trace import Tracer
 from trifcgi.protocol.constants import Role
+from trifcgi.server.clock import Clock
 from trifcgi.server.observers import Observers
 
 __all__ = ["State"]
@@ -24,28 +25,40 @@ class State:
         running: requests running or queued now.
         begun: requests begun so far.
         draining: whether a graceful stop has begun.
+        clock: trio's; ``None`` before the data plane is entered.
+        request_timeout, read_timeout, abort_grace: some of its timeouts (seconds).
         tracer: is told all bytes that come and go, while there is one.
     """
 
     __slots__ = (
+        "abort_grace",
         "begun",
+        "clock",
         "draining",
         "limits",
         "max_body",
         "max_requests",
         "observers",
+        "read_timeout",
+        "request_timeout",
         "roles",
         "running",
         "tracer",
     )
 
-    def __init__(self, observers: Observers, roles: dict[int, Role], limits: Limits) -> None:
+    def __init__(
+        self, observers: Observers, roles: dict[int, Role], limits: Limits, timeouts: Timeouts
+    ) -> None:
         self.observers = observers
         self.roles = roles
         self.running = 0
         self.begun = 0
         self.draining = False
         self.tracer: Tracer | None = None
+        self.clock: Clock | None = None
+        self.request_timeout: float = timeouts.request_timeout
+        self.read_timeout: float = timeouts.read_timeout
+        self.abort_grace: float = timeouts.abort_grace
         self.limit(limits)
 
     def limit(self, limits: Limits) -> None:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from trifcgi.server.wire import LOW_WATER, POISON, READ, READ_BODY, Chunk
+from trifcgi.server.wire import LOW_WATER, POISON, READ, READ_BODY, Chunk, Wire
 
 if TYPE_CHECKING:
     from trifcgi.server.connection import Connection
@@ -16,13 +16,11 @@ __all__ = ["StreamWire"]
 _BATCH: Final = 64 * 1024
 
 
-class StreamWire:
+class StreamWire(Wire):
     """Any trio stream: memory, TLS, SSH, or a socket where there is no epoll."""
 
-    sees_hangup = False
-    has_tasks = True
-
     def __init__(self, stream: trio.abc.Stream) -> None:
+        super().__init__(sees_hangup=False, has_tasks=True)
         self._stream = stream
         self._may_read = trio.Event()
         self._may_read.set()
@@ -32,8 +30,6 @@ class StreamWire:
         self._lingering = False
         self._idle = trio.Event()
         self._ended = trio.Event()
-        self.unsent = 0
-        self.blocked_since: float | None = None
 
     def start(self, connection: "Connection", nursery: trio.Nursery | None) -> None:
         assert nursery is not None

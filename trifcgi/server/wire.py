@@ -5,9 +5,11 @@ poller watches. :class:`~trifcgi.server.stream_wire.StreamWire` works on any ``t
 with a task to read and one to write. The connection above them is the same code.
 """
 
-from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 import trio
+
+from trifcgi._compiled import mypyc_attr
 
 if TYPE_CHECKING:
     from trifcgi.server.connection import Connection
@@ -36,11 +38,9 @@ takes any end for the end."""
 Chunk: TypeAlias = bytes | memoryview
 
 
-class Wire(Protocol):
-    """The bytes' side of a connection.
-
-    An interface only: :mod:`~trifcgi.server.socket_wire` is compiled and the other is not, and a
-    compiled class has no base that is not.
+@mypyc_attr(allow_interpreted_subclasses=True)
+class Wire:
+    """The bytes' side of a connection. Compiled, as one of its kinds is; the other need not be.
 
     Attributes:
         sees_hangup: whether a peer that goes away is noticed while nothing is read.
@@ -49,53 +49,63 @@ class Wire(Protocol):
         blocked_since: when output stopped moving (trio clock), or ``None``.
     """
 
-    @property
-    def sees_hangup(self) -> bool: ...
-    @property
-    def has_tasks(self) -> bool: ...
-    @property
-    def unsent(self) -> int: ...
-    @property
-    def blocked_since(self) -> float | None: ...
+    __slots__ = ("blocked_since", "has_tasks", "sees_hangup", "unsent")
+
+    def __init__(self, *, sees_hangup: bool, has_tasks: bool) -> None:
+        self.sees_hangup = sees_hangup
+        self.has_tasks = has_tasks
+        self.unsent = 0
+        self.blocked_since: float | None = None
 
     def start(self, connection: "Connection", nursery: trio.Nursery | None) -> None:
         """Begin to read for ``connection``; tasks, where there are any, go to its nursery."""
+        raise NotImplementedError
 
     def watch(self) -> None:
         """Report from now on what happens to the peer while nobody reads or sends."""
+        raise NotImplementedError
 
     def flush(self) -> None:
         """Send what the protocol has queued, as far as it goes at once; never waits."""
+        raise NotImplementedError
 
     def flush_last(self) -> None:
         """Flush, and close our half with the last byte where a front end could otherwise see the
         end of the response first and take the connection for one that it can use again.
         """
+        raise NotImplementedError
 
     def hand_over(self, handover: "Handover", multiplexed: bool) -> bool:
         """Pass the connection on to another process, if that is possible; then only
         :meth:`aclose` is left to do here.
         """
+        raise NotImplementedError
 
     def input_waiting(self) -> bool:
         """Whether the peer is known to have sent what has not been read yet."""
+        raise NotImplementedError
 
     def pause_reading(self) -> None:
         """Read no more until told; a hang-up is still noticed where ``sees_hangup``."""
+        raise NotImplementedError
 
     def resume_reading(self) -> None:
         """Read on."""
+        raise NotImplementedError
 
     def cut(self) -> None:
         """Close at once, in a way that tells the peer that its last response is not whole."""
+        raise NotImplementedError
 
     async def drain(self) -> None:
         """Wait until all that is queued has been sent, or cannot be any more. A peer that takes
         nothing is the write timeout's.
         """
+        raise NotImplementedError
 
     async def poison(self) -> None:
         """Send what makes nginx give its last response up; after :meth:`drain`."""
+        raise NotImplementedError
 
     def close_now(self, poison: bool) -> bool:
         """:meth:`poison`, if asked for, and :meth:`aclose`, unless they have to wait.
@@ -103,14 +113,18 @@ class Wire(Protocol):
         Returns:
             whether it is done.
         """
+        raise NotImplementedError
 
     async def aclose(self) -> None:
         """Close at once and for good. Calling it again does nothing."""
+        raise NotImplementedError
 
     def must_linger(self) -> bool:
         """Whether :meth:`half_close` has anything to do."""
+        raise NotImplementedError
 
     async def half_close(self) -> None:
         """Close our half and wait for the peer to close its own, so that no reset overtakes the
         last bytes; after :meth:`drain`. Takes as long as the peer: the caller bounds it.
         """
+        raise NotImplementedError
