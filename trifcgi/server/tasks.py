@@ -9,9 +9,7 @@ next request.
 import logging
 import math
 import types
-from collections.abc import Awaitable, Callable, Coroutine, Generator
-from contextvars import copy_context
-from types import CoroutineType
+from collections.abc import Generator
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -21,7 +19,20 @@ from trifcgi.server import ending
 from trifcgi.server.connection import Connection
 from trifcgi.server.exchange import Exchange
 from trifcgi.server.phase import Phase
-from trifcgi.server.turns import GO_ON, LEFT_OPEN, WOKEN, Beside, Place, Turns, innermost
+from trifcgi.server.turns import (
+    BREATHE,
+    FINISH,
+    GO_ON,
+    LEAVE,
+    LEFT_OPEN,
+    PARK,
+    SUSPENDED,
+    WOKEN,
+    Beside,
+    Place,
+    Turns,
+    innermost,
+)
 from trifcgi.server.wire import Wire
 
 if TYPE_CHECKING:
@@ -30,9 +41,6 @@ if TYPE_CHECKING:
 __all__ = ["serve"]
 
 _log = logging.getLogger("trifcgi.server")
-
-# Tasks that a connection keeps parked between bursts of multiplexed requests.
-_SPARE_TASKS = 4
 
 # Whether parked tasks use one message over and over; see _place.
 REUSE_PARKING = True
@@ -188,65 +196,50 @@ def _work(connection: Connection, stays: bool = False) -> Generator[Any, Any, No
     handler = connection.plane.handler
     task = trio.lowlevel.current_task()
     place: Place | None = None
-    coroutine: Any
-    run: Any
-    rest: Any
     depth = len(task.child_nurseries)
     # No checkpoint is certain in here: a request that need not wait takes none, and the turns
     # bound how many of them follow each other.
     while True:
         exchange: Exchange | None = None
-        scope_is = GO_ON
+        what = GO_ON
         try:
             with trio.CancelScope() as scope:
                 within = innermost(task)
-                while scope_is == GO_ON:
-                    exchange = turns.next(scope, task)
-                    if exchange is not None:
-                        coroutine = handler(exchange)
-                        if type(coroutine) is not CoroutineType:
-                            coroutine = _awaiting(coroutine)
-                        # Of its own, so that context variables that the handler sets do not
-                        # reach the connection's next request.
-                        run = copy_context().run
-                        turns.first_step(exchange, coroutine)
-                        try:
-                            trap = run(coroutine.send, None)
-                        except StopIteration as done:
-                            app_status = done.value
-                        else:
-                            turns.stepped()
-                            rest = _drive(connection, exchange, coroutine, run, trap)
-                            app_status = yield from rest  # noqa: ASYNC101
-                        scope_is = turns.returned(exchange, app_status, task, within)
-                        continue
-                    connection.flush()
-                    if turns.queue:
-                        turns.looked()
-                        yield from trio.lowlevel.checkpoint()  # noqa: ASYNC101, ASYNC105
-                        turns.rested()
-                    elif connection.over:
-                        turns.looked()
-                        yield from _finish(connection)  # noqa: ASYNC101
-                        return
-                    elif not stays and turns.spare() >= _SPARE_TASKS:
-                        turns.looked()
-                        return
-                    else:
+                while True:
+                    what = turns.handle(handler, scope, task, within, stays)
+                    if what == PARK:
                         if place is None:
                             place = _place(turns, task)
                         turns.park(place)
-                        coroutine = run = rest = None  # nothing of the last request stays
                         if place.message is None:
                             yield from _wait(place)  # noqa: ASYNC101
                         else:
                             outcome = yield place.message  # noqa: ASYNC101
                             if outcome is not WOKEN:
                                 outcome.unwrap()
+                    elif what == SUSPENDED:
+                        exchange = turns.current
+                        assert exchange is not None
+                        status = yield from _drive(connection, exchange)  # noqa: ASYNC101
+                        what = turns.returned(exchange, status, task, within)
+                        if what != GO_ON:
+                            break
+                        exchange = status = None  # nothing of the last request stays
+                    elif what == BREATHE:
+                        yield from trio.lowlevel.checkpoint()  # noqa: ASYNC101, ASYNC105
+                        turns.rested()
+                    elif what == FINISH:
+                        yield from _finish(connection)  # noqa: ASYNC101
+                        return
+                    elif what == LEAVE:
+                        return
+                    else:
+                        break
         except BaseException as error:  # noqa: ASYNC103 - what passes through is raised
             turns.stepped()
+            exchange = exchange or turns.let_go()
             own, passing = _divide(error)
-            if scope_is == LEFT_OPEN and exchange is not None:
+            if what == LEFT_OPEN and exchange is not None:
                 _abandon_nurseries(task, depth)
                 _log.error(
                     "%s: the handler left a cancel scope or nursery open, as `break` out of"
@@ -265,25 +258,23 @@ def _work(connection: Connection, stays: bool = False) -> Generator[Any, Any, No
             if passing is not None:
                 raise passing from None  # noqa: ASYNC104 - Cancelled is in it
         else:
+            exchange = exchange or turns.let_go()
             if exchange is not None and exchange.phase is not Phase.ENDED:
                 turns.stopped(exchange)
 
 
 @types.coroutine
-def _drive(
-    connection: Connection,
-    exchange: Exchange,
-    coroutine: Coroutine[Any, Any, Any],
-    run: Callable[..., Any],
-    trap: Any,
-) -> Generator[Any, Any, Any]:
+def _drive(connection: Connection, exchange: Exchange) -> Generator[Any, Any, Any]:
     """Run a handler that has suspended to its end.
 
     The same as awaiting it, but in its own context, and whenever it suspends, what it has sent
     goes out first.
     """
     turns = connection.turns
-    step: Any = coroutine.send
+    run = turns.run
+    trap = turns.trap
+    coroutine: Any = exchange.coroutine
+    step: Any
     value: Any
     while True:
         turns.suspended()
@@ -410,7 +401,3 @@ def _place(turns: Turns, task: trio.lowlevel.Task) -> Place:
         finally:
             waiting.close()
     return place
-
-
-async def _awaiting(awaitable: Awaitable[Any]) -> Any:
-    return await awaitable

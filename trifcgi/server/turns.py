@@ -3,6 +3,8 @@ requests. Compiled; the tasks themselves stand in :mod:`trifcgi.server.tasks`.
 """
 
 from collections.abc import Callable, Coroutine
+from contextvars import copy_context
+from types import CoroutineType
 from typing import TYPE_CHECKING, Any, Final
 
 import trio
@@ -10,11 +12,28 @@ import trio
 from trifcgi.server import ending
 from trifcgi.server.exchange import Exchange
 from trifcgi.server.phase import Phase
+from trifcgi.server.streams import awaiting
 
 if TYPE_CHECKING:
+    from mypy_extensions import i64
+
     from trifcgi.server.connection import Connection
 
-__all__ = ["GO_ON", "LEFT_OPEN", "SPENT", "WOKEN", "Beside", "Place", "Turns", "innermost"]
+__all__ = [
+    "BREATHE",
+    "FINISH",
+    "GO_ON",
+    "LEAVE",
+    "LEFT_OPEN",
+    "PARK",
+    "SPENT",
+    "SUSPENDED",
+    "WOKEN",
+    "Beside",
+    "Place",
+    "Turns",
+    "innermost",
+]
 
 _QUEUED: Final = Phase.QUEUED
 _RUNNING: Final = Phase.RUNNING
@@ -25,8 +44,18 @@ GO_ON: Final = 0  # it serves the next request, too
 SPENT: Final = 1  # it was cancelled, or the handler took hold of it
 LEFT_OPEN: Final = 2  # the handler has opened another in it and not left that
 
+# What else a task has to do next.
+SUSPENDED: Final = 3  # drive the handler that has suspended
+PARK: Final = 4  # wait for a request
+BREATHE: Final = 5  # let others have their turn, and look again
+FINISH: Final = 6  # end the connection
+LEAVE: Final = 7  # return: others are enough
+
 # Requests that are taken one after the other before other tasks get their turn.
 _SLICE: Final = 64
+
+# Tasks that a connection keeps parked between bursts of multiplexed requests.
+_SPARE_TASKS: Final = 4
 
 
 def innermost(task: trio.lowlevel.Task) -> object:
@@ -96,6 +125,10 @@ class Turns:
         driving: whether a handler is being stepped at this very moment. What it sends then is
             flushed when it suspends or returns.
         stepping: whose.
+        current: the request that :meth:`handle` was at when it returned or raised; ``None`` when
+            it was at none.
+        run: calls a function in the context of the handler that has just suspended.
+        trap: what that one waits for.
     """
 
     __slots__ = (
@@ -107,10 +140,13 @@ class Turns:
         "_parked",
         "_taken",
         "beside",
+        "current",
         "driving",
         "ended",
         "queue",
+        "run",
         "stepping",
+        "trap",
         "waking",
     )
 
@@ -124,11 +160,14 @@ class Turns:
         self.queue: list[Exchange] = []
         self._parked: Place | None = None
         self._others: list[Place] | None = None
-        self._taken = 0
+        self._taken: i64 = 0
         self.waking = True
         self.ended = False
         self.driving = False
         self.stepping: Exchange | None = None
+        self.current: Exchange | None = None
+        self.run: Any = None
+        self.trap: Any = None
 
     def open(
         self,
@@ -224,7 +263,75 @@ class Turns:
         elif self._others is not None:
             self._others.remove(place)
 
-    def next(self, scope: trio.CancelScope, task: trio.lowlevel.Task) -> Exchange | None:
+    def handle(
+        self,
+        handler: Any,
+        scope: trio.CancelScope,
+        task: trio.lowlevel.Task,
+        within: object,
+        stays: bool,
+    ) -> int:
+        """Take requests and call their handler, until one suspends or there are none; then flush.
+
+        Args:
+            handler: what answers them.
+            scope: the cancel scope that ``task`` is in.
+            task: the one that runs.
+            within: its :func:`innermost`.
+            stays: whether it is to stay until the connection is over.
+
+        Returns:
+            What the task is to do next, and above all: :data:`PARK`. :data:`SPENT` and
+            :data:`LEFT_OPEN` tell that the scope can serve no longer.
+
+        Raises:
+            BaseException: what the handler of :attr:`current` has raised.
+        """
+        while True:
+            self.current = exchange = self._next(scope, task)
+            if exchange is None:
+                return self._after_all(stays)
+            coroutine = handler(exchange)
+            if type(coroutine) is not CoroutineType:
+                coroutine = awaiting(coroutine)
+            # Of its own, so that context variables that the handler sets do not reach the
+            # connection's next request.
+            run = copy_context().run
+            # Tools that walk trio's tasks do not see a coroutine that is stepped by hand: hence
+            # a note of it.
+            exchange.coroutine = coroutine
+            self.driving = True
+            self.stepping = exchange
+            try:
+                trap = run(coroutine.send, None)
+            except StopIteration as done:
+                app_status = done.value
+            else:
+                self.stepped()
+                self.run = run
+                self.trap = trap
+                return SUSPENDED
+            scope_is = self.returned(exchange, app_status, task, within)
+            if scope_is != GO_ON:
+                return scope_is
+
+    def _after_all(self, stays: bool) -> int:
+        """No further request is to be taken now: send what there is, and say what comes next."""
+        connection = self._connection
+        connection.flush()
+        if self.queue:
+            what = BREATHE
+        elif connection.over:
+            what = FINISH
+        elif not stays and self.spare() >= _SPARE_TASKS:
+            what = LEAVE
+        else:
+            return PARK
+        # What it has found, if anything, is left to others for a moment.
+        self.waking = False
+        return what
+
+    def _next(self, scope: trio.CancelScope, task: trio.lowlevel.Task) -> Exchange | None:
         """Take the next request: ``task`` is about to call its handler within ``scope``.
 
         The task is about to look at the queue again when its handler has returned.
@@ -246,6 +353,12 @@ class Turns:
             self.stopped(exchange)
         return None
 
+    def let_go(self) -> Exchange | None:
+        """Give :attr:`current` and forget it."""
+        exchange = self.current
+        self.current = None
+        return exchange
+
     def stopped(self, exchange: Exchange) -> None:
         """A request was stopped, and a task looks what comes next."""
         self.waking = True
@@ -255,23 +368,8 @@ class Turns:
         """A task of the connection has let others have their turn."""
         self._taken = 0
 
-    def looked(self) -> None:
-        """The task that was about to look at the queue leaves what it has found, if anything, to
-        others for a moment.
-        """
-        self.waking = False
-
     def step(self, exchange: Exchange) -> None:
         """The handler's next step begins."""
-        self.driving = True
-        self.stepping = exchange
-
-    def first_step(self, exchange: Exchange, coroutine: Coroutine[Any, Any, Any]) -> None:
-        """The first step of the handler's coroutine begins.
-
-        Tools that walk trio's tasks do not see one that is stepped by hand: hence a note of it.
-        """
-        exchange.coroutine = coroutine
         self.driving = True
         self.stepping = exchange
 
@@ -299,6 +397,7 @@ class Turns:
 
     def suspended(self) -> None:
         """The handler is about to wait: what it has sent leaves, and others have their turn."""
+        self.current = self.run = self.trap = None
         connection = self._connection
         if not connection.settled:
             connection.settle()
