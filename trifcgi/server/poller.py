@@ -5,23 +5,16 @@ poller keeps the sockets in an epoll set of its own, which never changes while c
 are merely used, and waits for that set: one trio wake-up for a whole batch of sockets.
 """
 
-import logging
 import select
-from typing import Protocol
 
 import trio
 
-__all__ = ["Poller"]
+from trifcgi.server.reports import Watcher, report
 
-_log = logging.getLogger("trifcgi.server")
+__all__ = ["Poller"]
 
 # Sockets handled in one go: a bound on how long other tasks wait for their turn.
 _BATCH = 256
-
-
-class _Watcher(Protocol):
-    def ready(self, events: int) -> None: ...
-    def fail(self) -> None: ...
 
 
 class Poller:
@@ -29,9 +22,9 @@ class Poller:
 
     def __init__(self) -> None:
         self._epoll = select.epoll()
-        self._watchers: dict[int, _Watcher] = {}
+        self._watchers: dict[int, Watcher] = {}
 
-    def watch(self, fd: int, interest: int, watcher: _Watcher) -> None:
+    def watch(self, fd: int, interest: int, watcher: Watcher) -> None:
         """Report ``interest`` (epoll bits, level-triggered) on ``fd`` to ``watcher``.
 
         0 keeps the place without reporting anything: a hang-up, which epoll reports
@@ -58,16 +51,7 @@ class Poller:
         watchers = self._watchers
         while True:
             await trio.lowlevel.wait_readable(fd)
-            for ready, events in epoll.poll(0, _BATCH):
-                watcher = watchers.get(ready)
-                if watcher is None:
-                    continue  # closed by an earlier one of this batch
-                try:
-                    watcher.ready(events)
-                except Exception:  # noqa: BLE001 - logged, at one of the three borders
-                    # A fault of the server's own: loud, and one connection's end.
-                    _log.exception("a connection failed in the server itself; it is closed")
-                    watcher.fail()
+            report(epoll.poll(0, _BATCH), watchers)
 
     def close(self) -> None:
         """Give the epoll set back, once no connection is left that could use it."""

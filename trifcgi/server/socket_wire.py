@@ -5,6 +5,8 @@ import select
 import socket
 import struct
 from functools import partial
+from os import read as read_bytes
+from os import write as write_bytes
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -93,7 +95,7 @@ class SocketWire(Wire):
     def _receive(self, events: int) -> None:
         connection = self._connection
         try:
-            data = self._socket.recv(READ_BODY if connection.in_body else READ)
+            data = read_bytes(self._fd, READ_BODY if connection.in_body else READ)
         except (BlockingIOError, InterruptedError):
             return
         except OSError as error:
@@ -135,7 +137,7 @@ class SocketWire(Wire):
             if many:
                 sent = self._socket.sendmsg(chunks)
             else:
-                sent = self._socket.send(chunks[0] if len(chunks) == 1 else b"".join(chunks))
+                sent = write_bytes(self._fd, chunks[0] if len(chunks) == 1 else b"".join(chunks))
         except (BlockingIOError, InterruptedError):
             sent = 0
         except OSError as error:

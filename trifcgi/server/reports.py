@@ -1,0 +1,37 @@
+"""What the poller has seen, told to those that it watches for; compiled."""
+
+import logging
+from typing import Final, Protocol
+
+from trifcgi.server.socket_wire import SocketWire
+
+__all__ = ["Watcher", "report"]
+
+_log: Final = logging.getLogger("trifcgi.server")
+
+
+class Watcher(Protocol):
+    """Somebody who watches a socket."""
+
+    def ready(self, events: int) -> None:
+        """Something has happened to it (epoll bits)."""
+
+    def fail(self) -> None:
+        """End: :meth:`ready` has raised."""
+
+
+def report(batch: list[tuple[int, int]], watchers: dict[int, Watcher]) -> None:
+    """Tell a batch of descriptors and their events to those who watch them."""
+    for fd, events in batch:
+        watcher = watchers.get(fd)
+        if watcher is None:
+            continue  # closed by an earlier one of this batch
+        try:
+            if isinstance(watcher, SocketWire):  # of these calls is the one that costs nothing
+                watcher.ready(events)
+            else:
+                watcher.ready(events)
+        except Exception:  # noqa: BLE001 - logged, at one of the three borders
+            # A fault of the server's own: loud, and one connection's end.
+            _log.exception("a connection failed in the server itself; it is closed")
+            watcher.fail()
