@@ -1,12 +1,11 @@
 """A connection's bytes on a socket; compiled."""
 
 import contextlib
+import os
 import select
 import socket
 import struct
 from functools import partial
-from os import read as read_bytes
-from os import write as write_bytes
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -19,6 +18,9 @@ if TYPE_CHECKING:
     from trifcgi.server.poller import Poller
 
 __all__ = ["SocketWire"]
+
+_read: Final = os.read
+_write: Final = os.write
 
 _JOIN: Final = 16 * 1024  # below it one join and send costs less than sendmsg's list of buffers
 _IOV_MAX: Final = 1024
@@ -95,7 +97,7 @@ class SocketWire(Wire):
     def _receive(self, events: int) -> None:
         connection = self._connection
         try:
-            data = read_bytes(self._fd, READ_BODY if connection.in_body else READ)
+            data = _read(self._fd, READ_BODY if connection.in_body else READ)
         except (BlockingIOError, InterruptedError):
             return
         except OSError as error:
@@ -137,7 +139,7 @@ class SocketWire(Wire):
             if many:
                 sent = self._socket.sendmsg(chunks)
             else:
-                sent = write_bytes(self._fd, chunks[0] if len(chunks) == 1 else b"".join(chunks))
+                sent = _write(self._fd, chunks[0] if len(chunks) == 1 else b"".join(chunks))
         except (BlockingIOError, InterruptedError):
             sent = 0
         except OSError as error:

@@ -1,6 +1,6 @@
 """What every request of a data plane looks at; compiled."""
 
-from typing import Final
+from typing import Any, Final
 
 from trifcgi.limits import Limits, Timeouts
 from trifcgi.observe.trace import Tracer
@@ -25,6 +25,7 @@ class State:
         running: requests running or queued now.
         begun: requests begun so far.
         draining: whether a graceful stop has begun.
+        drivers: those that wait for their next handler.
         clock: trio's; ``None`` before the data plane is entered.
         request_timeout, read_timeout, abort_grace: some of its timeouts (seconds).
         tracer: is told all bytes that come and go, while there is one.
@@ -35,6 +36,7 @@ class State:
         "begun",
         "clock",
         "draining",
+        "drivers",
         "limits",
         "max_body",
         "max_requests",
@@ -55,6 +57,7 @@ class State:
         self.begun = 0
         self.draining = False
         self.tracer: Tracer | None = None
+        self.drivers: list[Any] = []
         self.clock: Clock | None = None
         self.request_timeout: float = timeouts.request_timeout
         self.read_timeout: float = timeouts.read_timeout

@@ -3,8 +3,7 @@
 What they do at once is the exchange's; here stand the coroutines around it.
 """
 
-from collections.abc import Awaitable
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import trio
 
@@ -22,7 +21,6 @@ __all__ = [
     "ErrorStream",
     "Input",
     "Stdout",
-    "awaiting",
     "wait_aborted",
 ]
 
@@ -75,11 +73,6 @@ async def _pause(exchange: "Exchange") -> None:
     """Let what is framed leave, and others run."""
     exchange.connection.flush()
     await trio.lowlevel.checkpoint()
-
-
-async def awaiting(awaitable: Awaitable[Any]) -> Any:
-    """A coroutine for what is none: a handler may return any awaitable."""
-    return await awaitable
 
 
 class Input(RequestStream):

@@ -17,6 +17,7 @@ import trio
 from trifcgi.observe.instrument import StopReason
 from trifcgi.server import ending
 from trifcgi.server.connection import Connection
+from trifcgi.server.driver import Returned
 from trifcgi.server.exchange import Exchange
 from trifcgi.server.phase import Phase
 from trifcgi.server.turns import (
@@ -271,9 +272,9 @@ def _drive(connection: Connection, exchange: Exchange) -> Generator[Any, Any, An
     goes out first.
     """
     turns = connection.turns
+    driver = turns.driver
     run = turns.run
     trap = turns.trap
-    coroutine: Any = exchange.coroutine
     step: Any
     value: Any
     while True:
@@ -281,16 +282,16 @@ def _drive(connection: Connection, exchange: Exchange) -> Generator[Any, Any, An
         try:
             value = yield trap
         except BaseException as error:  # noqa: BLE001, ASYNC103 - thrown into the handler
-            step, value = coroutine.throw, error
+            step, value = driver.throw, error
         else:
-            step = coroutine.send
+            step = driver.send
         turns.step(exchange)
         try:
             trap = run(step, value)
-        except StopIteration as done:
-            return done.value
         finally:
             turns.stepped()
+        if type(trap) is Returned:
+            return trap.status
 
 
 async def _finish(connection: Connection) -> None:

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, Final
 import trio
 
 from trifcgi.server import ending
+from trifcgi.server.driver import RETURNED, Returned, awaiting, drive
 from trifcgi.server.exchange import Exchange
 from trifcgi.server.phase import Phase
-from trifcgi.server.streams import awaiting
 
 if TYPE_CHECKING:
     from mypy_extensions import i64
@@ -34,6 +34,17 @@ __all__ = [
     "Turns",
     "innermost",
 ]
+
+# What is asked of other modules with each request: found once.
+_awaiting: Final = awaiting
+_copy_context: Final = copy_context
+_coroutine_type: Final[Any] = CoroutineType
+_reschedule: Final = trio.lowlevel.reschedule
+_returned: Final[Any] = Returned
+_nothing_returned: Final[Any] = RETURNED
+
+# Drivers that wait for their next handler, at most.
+_MOST_DRIVERS: Final = 64
 
 _QUEUED: Final = Phase.QUEUED
 _RUNNING: Final = Phase.RUNNING
@@ -113,6 +124,13 @@ class Beside:
         self.ended = trio.Event()
 
 
+def new_driver() -> Any:
+    """A driver that waits for its first handler."""
+    driver = drive()
+    driver.send(None)
+    return driver
+
+
 class Turns:
     """The queue of a connection's requests and its parked tasks.
 
@@ -127,8 +145,9 @@ class Turns:
         stepping: whose.
         current: the request that :meth:`handle` was at when it returned or raised; ``None`` when
             it was at none.
-        run: calls a function in the context of the handler that has just suspended.
-        trap: what that one waits for.
+        driver: what steps the handler that has just suspended.
+        run: calls a function in that one's context.
+        trap: what it waits for.
     """
 
     __slots__ = (
@@ -141,6 +160,7 @@ class Turns:
         "_taken",
         "beside",
         "current",
+        "driver",
         "driving",
         "ended",
         "queue",
@@ -166,6 +186,7 @@ class Turns:
         self.driving = False
         self.stepping: Exchange | None = None
         self.current: Exchange | None = None
+        self.driver: Any = None
         self.run: Any = None
         self.trap: Any = None
 
@@ -237,7 +258,7 @@ class Turns:
 
     def _wake_one(self, place: Place) -> None:
         self._parked = self._others.pop() if self._others else None
-        trio.lowlevel.reschedule(place.task, WOKEN)
+        _reschedule(place.task, WOKEN)
 
     def spare(self) -> int:
         """Number of tasks that wait."""
@@ -287,30 +308,37 @@ class Turns:
         Raises:
             BaseException: what the handler of :attr:`current` has raised.
         """
+        drivers = self._connection.state.drivers
         while True:
             self.current = exchange = self._next(scope, task)
             if exchange is None:
                 return self._after_all(stays)
             coroutine = handler(exchange)
-            if type(coroutine) is not CoroutineType:
-                coroutine = awaiting(coroutine)
+            if type(coroutine) is not _coroutine_type:
+                coroutine = _awaiting(coroutine)
             # Of its own, so that context variables that the handler sets do not reach the
             # connection's next request.
-            run = copy_context().run
+            run = _copy_context().run
+            driver = drivers.pop() if drivers else new_driver()
             # Tools that walk trio's tasks do not see a coroutine that is stepped by hand: hence
             # a note of it.
             exchange.coroutine = coroutine
             self.driving = True
             self.stepping = exchange
-            try:
-                trap = run(coroutine.send, None)
-            except StopIteration as done:
-                app_status = done.value
+            trap = run(driver.send, coroutine)
+            if trap is _nothing_returned:
+                app_status = None
+            elif type(trap) is _returned:
+                app_status = trap.status
             else:
                 self.stepped()
+                self.driver = driver
                 self.run = run
                 self.trap = trap
                 return SUSPENDED
+            if len(drivers) < _MOST_DRIVERS:
+                drivers.append(driver)
+            coroutine = trap = None
             scope_is = self.returned(exchange, app_status, task, within)
             if scope_is != GO_ON:
                 return scope_is
@@ -397,7 +425,7 @@ class Turns:
 
     def suspended(self) -> None:
         """The handler is about to wait: what it has sent leaves, and others have their turn."""
-        self.current = self.run = self.trap = None
+        self.current = self.driver = self.run = self.trap = None
         connection = self._connection
         if not connection.settled:
             connection.settle()
