@@ -180,6 +180,22 @@ def test_params_of_earlier_requests_change_nothing(
         assert wsgi_environ(encode_pairs(pairs)) == wsgi_environ(pairs)
 
 
+def forget() -> None:
+    reading._memory.places = []
+    reading._memory.readings = 0
+
+
+def runs_in_memory() -> list[tuple[bytes, int]]:
+    """What is known again, and how many params it is."""
+    runs = []
+    for place in reading._memory.places:
+        run = place.run
+        while run is not None:
+            runs.append((run.raw, run.count))
+            run = run.shorter
+    return runs
+
+
 def test_only_what_says_nothing_of_a_client_is_known_again() -> None:
     secrets = [
         (b"HTTP_COOKIE", b"session=secret"),
@@ -188,20 +204,47 @@ def test_only_what_says_nothing_of_a_client_is_known_again() -> None:
         (b"REQUEST_URI", b"/secret"),
     ]
     block = encode_pairs([(b"REQUEST_METHOD", b"GET"), *secrets])
-    reading._memory.known = []
-    for _ in range(2):
+    forget()
+    for _ in range(reading._JOIN_EVERY):
         wsgi_environ(block)
         assert (b"cookie", b"session=secret") in Meaning(block).headers
-    assert reading._memory.known
-    kept = [known.value for known in reading._memory.known]
-    assert b"GET" in kept
-    assert not [value for value in kept if b"secret" in value]
+    kept = [raw for raw, _ in runs_in_memory()]
+    assert b"\x0e\x03REQUEST_METHODGET" in kept
+    assert not [raw for raw in kept if b"secret" in raw]
 
 
 def test_what_is_known_again_is_bounded() -> None:
     block = encode_pairs([*[(b"SERVER_NAME", b"%d" % n) for n in range(1000)], *GET])
     assert Meaning(block).server == Meaning(decode_pairs(block)).server
-    assert len(reading._memory.known) <= 64
+    assert len(reading._memory.places) <= 64
+
+
+def test_neighbours_that_come_again_are_known_by_one_look() -> None:
+    known = [(b"SERVER_NAME", b"a.test"), (b"SERVER_PORT", b"80"), (b"HTTP_HOST", b"a.test")]
+    pairs = [*GET[:1], (b"REQUEST_URI", b"/"), *known, (b"HTTP_COOKIE", b"a=1")]
+    block = encode_pairs(pairs)
+    forget()
+    for _ in range(reading._JOIN_EVERY):
+        assert Meaning(block).headers == Meaning(pairs).headers
+        assert Meaning(block).server == ("a.test", 80)
+        assert wsgi_environ(block) == wsgi_environ(pairs)
+    assert (encode_pairs(known), 3) in runs_in_memory()
+
+
+def test_what_never_comes_again_is_given_up() -> None:
+    forget()
+    for number in range(reading._JOIN_EVERY):
+        Meaning(encode_pairs([(b"SERVER_NAME", b"%d" % number), *GET]))
+    assert reading._memory.places[0].run is None
+    assert reading._memory.places[1].run is not None
+
+
+def test_names_that_are_long_are_not_kept() -> None:
+    long = b"HTTP_" + b"X" * 1000
+    forget()
+    for _ in range(2):
+        assert Meaning(encode_pairs([(long, b"1"), *GET])).headers[0][1] == b"1"
+    assert reading._memory.places[0].name.raw == b""
 
 
 @given(

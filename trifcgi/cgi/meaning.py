@@ -1,12 +1,15 @@
 """What a request's params say, in the terms of HTTP, ASGI and WSGI."""
 
 from collections.abc import Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from trifcgi.cgi import target
 from trifcgi.cgi.names import COOKIE, ENVIRON_NAMES, HEADER_NAMES, TOKEN
-from trifcgi.cgi.reading import Reading, read_environ, read_params
+from trifcgi.cgi.reading import Reading, read_environ, read_pairs, read_params
 from trifcgi.protocol.pairs import decode_pairs
+
+if TYPE_CHECKING:
+    from mypy_extensions import i64
 
 __all__ = ["BadParams", "Meaning", "wsgi_environ"]
 
@@ -18,6 +21,9 @@ _HTTP_VERSIONS: Final = {
     b"HTTP/3.0": "3",
     b"HTTP/3": "3",
 }
+_METHODS: Final = {
+    name.encode(): name for name in ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
+}
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 _COLON: Final = 0x3A  # as a number, like those in cgi/target.py
 _MOST_DIGITS: Final = 18  # a larger content length is no length; and int() has bounds of its own
@@ -27,31 +33,43 @@ class BadParams(ValueError):
     """The params make no HTTP request; the message says in a sentence what is missing."""
 
 
+def _text(path: bytes) -> str:
+    try:
+        return path.decode()
+    except UnicodeDecodeError:
+        return path.decode("utf-8", "replace")
+
+
 def _number(digits: bytes | None) -> int | None:
     if not digits or not digits.isdigit() or len(digits) > _MOST_DIGITS:
         return None
     return int(digits)
 
 
-def _port(digits: bytes | None) -> int | None:
+def _port(digits: bytes | None) -> int:
+    """The number of a port, 0 for none."""
     if not digits or len(digits) > _MOST_DIGITS:
-        return None
-    port = 0
-    for digit in digits:
-        if not 0x30 <= digit <= 0x39:
-            return None
+        return 0
+    port: i64 = 0
+    at: i64 = 0
+    end: i64 = len(digits)
+    while at < end:
+        digit: i64 = digits[at]
+        if digit < 0x30 or digit > 0x39:
+            return 0
         port = port * 10 + digit - 0x30
-    return port if 0 < port < 65536 else None
+        at += 1
+    return port if port < 65536 else 0
 
 
-def _split_host(name: bytes) -> tuple[str, int | None]:
+def _split_host(name: bytes) -> tuple[str, int]:
     """Host and port of a SERVER_NAME.
 
     HAProxy puts the whole Host header there; an IPv6 address comes in brackets, or from
     Caddy without.
     """
     if _COLON not in name:
-        return name.decode("latin-1"), None
+        return name.decode("latin-1"), 0
     port = b""
     if name.startswith(b"["):
         name, _, port = name[1:].partition(b"]")
@@ -59,6 +77,17 @@ def _split_host(name: bytes) -> tuple[str, int | None]:
     elif name.count(b":") == 1:
         name, _, port = name.partition(b":")
     return name.decode("latin-1"), _port(port)
+
+
+def _method(given: bytes | None) -> str:
+    method = None if given is None else _METHODS.get(given)
+    if method is not None:
+        return method
+    if not given:
+        raise BadParams("The params have no REQUEST_METHOD, so they make no request.")
+    if not given.isalpha() and TOKEN.fullmatch(given) is None:
+        raise BadParams(f"REQUEST_METHOD is no HTTP method: {given[:40]!r}.")
+    return given.decode("ascii")
 
 
 class Meaning:
@@ -76,7 +105,15 @@ class Meaning:
         path_info: the decoded path from there on, as bytes.
     """
 
-    __slots__ = ("_environ", "_given", "_params", "_reading", "method", "path_info", "script_name")
+    __slots__ = (
+        "_environ",
+        "_given",
+        "_has_headers",
+        "_reading",
+        "method",
+        "path_info",
+        "script_name",
+    )
 
     def __init__(
         self,
@@ -100,25 +137,25 @@ class Meaning:
         """
         self._given = params
         self._environ: dict[str, str] | None = None
-        self._reading: Reading | None = None
+        self._has_headers = False
         if not isinstance(params, bytes):
-            self._params = dict(params)
+            reading = read_pairs(params)
         elif wsgi:
-            self._params = self._read_environ(params)
+            reading = self._read_environ(params)
         else:
-            self._reading = reading = read_params(params)
-            self._params = reading.variables
-        method = self._params.get(b"REQUEST_METHOD")
-        if not method:
-            raise BadParams("The params have no REQUEST_METHOD, so they make no request.")
-        if not method.isalpha() and TOKEN.fullmatch(method) is None:
-            raise BadParams(f"REQUEST_METHOD is no HTTP method: {method[:40]!r}.")
-        self.method: str = method.decode("ascii")
+            reading = read_params(params)
+            self._has_headers = True
+        self._reading = reading
+        self.method: str = _method(reading.request_method)
         self.script_name: bytes
         self.path_info: bytes
-        self.script_name, self.path_info = target.cut(
-            self._params, None if mount is None else target.mount_bytes(mount)
-        )
+        script_name, path_info = reading.script_name, reading.path_info
+        if mount is None:
+            cut = target.front_end_cut(script_name, path_info, reading.request_uri)
+        else:
+            prefix = target.mount_bytes(mount)
+            cut = target.cut(script_name, path_info, reading.request_uri, prefix)
+        self.script_name, self.path_info = cut
 
     def __repr__(self) -> str:
         return f"<Meaning {self.method} {self.raw_path!r}>"
@@ -130,13 +167,13 @@ class Meaning:
         Bytes that are no UTF-8 show as U+FFFD, so that the text can always be encoded again;
         :attr:`raw_path` still has them.
         """
-        path = self.path_info.decode("utf-8", "replace")
+        path = _text(self.path_info)
         return self.root_path + path if self.script_name else path
 
     @property
     def root_path(self) -> str:
         """Where the app lives, ``""`` for the root; :attr:`path` begins with it."""
-        return self.script_name.decode("utf-8", "replace")
+        return _text(self.script_name)
 
     @property
     def raw_path(self) -> bytes:
@@ -144,28 +181,28 @@ class Meaning:
 
         Where the front end does not say, the decoded path, escaped.
         """
-        return target.raw_path(self._params, self.script_name + self.path_info)
+        path = self.script_name + self.path_info if self.script_name else self.path_info
+        return target.raw_path(self._reading.request_uri, path)
 
     @property
     def query_string(self) -> bytes:
         """What follows the ``?``, escaped; ``b""`` without one."""
-        return target.query_string(self._params)
+        return target.query_string(self._reading.query_string, self._reading.request_uri)
 
     @property
     def http_version(self) -> str:
         """``1.0``, ``1.1``, ``2`` or ``3``: between client and front end."""
-        return _HTTP_VERSIONS.get(self._params.get(b"SERVER_PROTOCOL", b""), "1.1")
+        return _HTTP_VERSIONS.get(self._reading.server_protocol or b"", "1.1")
 
     @property
     def scheme(self) -> str:
         """``https`` or ``http``: by HTTPS, which all front ends send on TLS only, else by
         REQUEST_SCHEME, which HAProxy does not send. Never by a header.
         """
-        params = self._params
-        https = params.get(b"HTTPS")
+        https = self._reading.https
         if https is not None and https.lower() in {b"on", b"1"}:
             return "https"
-        scheme = params.get(b"REQUEST_SCHEME")
+        scheme = self._reading.request_scheme
         if scheme is None or scheme == b"http":
             return "http"
         return "https" if scheme.lower() == b"https" else "http"
@@ -177,10 +214,10 @@ class Meaning:
         ``None`` for HAProxy's health checks, which name none, and for clients of an nginx on
         a Unix socket (``unix:``).
         """
-        address = self._params.get(b"REMOTE_ADDR")
+        address = self._reading.remote_addr
         if not address or address == b"unix:":
             return None
-        return address.decode("latin-1"), _port(self._params.get(b"REMOTE_PORT")) or 0
+        return address.decode("latin-1"), _port(self._reading.remote_port)
 
     @property
     def server(self) -> tuple[str, int] | None:
@@ -190,12 +227,12 @@ class Meaning:
         that. SERVER_PORT comes before a port within SERVER_NAME (HAProxy); without both it is
         the scheme's. ``None`` when there is no name at all: Caddy, lighttpd, HTTP/1.0.
         """
-        params = self._params
-        host, port_in_name = _split_host(params.get(b"SERVER_NAME", b""))
-        host = host or params.get(b"SERVER_ADDR", b"").decode("latin-1")
+        reading = self._reading
+        host, port_in_name = _split_host(reading.server_name or b"")
+        host = host or (reading.server_addr or b"").decode("latin-1")
         if not host:
             return None
-        port = _port(params.get(b"SERVER_PORT")) or port_in_name
+        port = _port(reading.server_port) or port_in_name
         return host, port or _DEFAULT_PORTS[self.scheme]
 
     @property
@@ -205,12 +242,12 @@ class Meaning:
         nginx sends ``""`` for no body, Caddy ``-1`` for a chunked one, Apache nothing for
         either. Only the end of stdin ends a body.
         """
-        return _number(self._params.get(b"CONTENT_LENGTH"))
+        return _number(self._reading.content_length)
 
     @property
     def content_type(self) -> bytes | None:
         """The body's media type; ``None`` where it is absent or empty."""
-        return self._params.get(b"CONTENT_TYPE") or None
+        return self._reading.content_type or None
 
     @property
     def remote_user(self) -> str | None:
@@ -220,7 +257,7 @@ class Meaning:
         client's ``Authorization`` header, whose password nobody has checked. Only behind a
         front end that is configured to check it does it prove anything.
         """
-        user = self._params.get(b"REMOTE_USER")
+        user = self._reading.remote_user
         return user.decode("latin-1") if user else None
 
     @property
@@ -233,18 +270,20 @@ class Meaning:
         left out.
         """
         given = self._given
+        reading = self._reading
         if isinstance(given, bytes):
-            reading, self._reading = self._reading or read_params(given), None
-            headers = reading.headers
-            if reading.cookies > 1:
+            read = reading if self._has_headers else read_params(given)
+            self._has_headers = False  # they are the caller's from now on
+            headers = read.headers
+            if read.cookies > 1:
                 headers = _with_one_cookie(headers)
         else:
             headers = _pick_headers(given)
-        content_type = self._params.get(b"CONTENT_TYPE")
-        if content_type:
-            headers.append((b"content-type", content_type))
-        if self.content_length is not None:
-            headers.append((b"content-length", self._params[b"CONTENT_LENGTH"]))
+        if reading.content_type:
+            headers.append((b"content-type", reading.content_type))
+        length = reading.content_length
+        if length and self.content_length is not None:
+            headers.append((b"content-length", length))
         return headers
 
     def wsgi_environ(self) -> dict[str, str]:
@@ -280,13 +319,13 @@ class Meaning:
             environ["SERVER_PROTOCOL"] = "HTTP/1.1"
         return environ
 
-    def _read_environ(self, block: bytes) -> dict[bytes, bytes]:
+    def _read_environ(self, block: bytes) -> Reading:
         environ: dict[str, str] = {}
         self._environ = environ
-        variables, apart = read_environ(block, environ)
+        reading, apart = read_environ(block, environ)
         if not apart:
             _join_repeated(decode_pairs(block), environ)
-        return variables
+        return reading
 
 
 def _names_server(environ: dict[str, str]) -> bool:

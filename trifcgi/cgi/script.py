@@ -65,7 +65,10 @@ def script_mount(pairs: Sequence[tuple[bytes, bytes]], behind: bytes = b"") -> s
         A mount for :class:`~trifcgi.cgi.Meaning`, with surrogateescape for bytes that are no
         UTF-8.
     """
-    script_name, path_info = front_end_cut(dict(pairs))
+    params = dict(pairs)
+    script_name, path_info = front_end_cut(
+        params.get(b"SCRIPT_NAME"), params.get(b"PATH_INFO"), params.get(b"REQUEST_URI")
+    )
     mount = script_name or path_info
     if behind and (script_name + path_info).endswith(behind):
         mount = (script_name + path_info).removesuffix(behind)

@@ -35,7 +35,6 @@ slashes in the decoded path; Caddy and HAProxy have not.
 """
 
 import re
-from collections.abc import Mapping
 from functools import lru_cache
 from typing import Final
 from urllib.parse import quote_from_bytes, unquote_to_bytes
@@ -46,6 +45,7 @@ _ESCAPED_SLASH: Final = re.compile(rb"%2[Ff]")
 # Bytes are looked for as numbers: ``in`` with bytes first makes an error and drops it.
 _HASH: Final = 0x23
 _QUESTION_MARK: Final = 0x3F
+_SLASH: Final = 0x2F
 _PATH_SAFE: Final = "/:@!$&'()*+,;=~-._"  # RFC 3986 §3.3, pchar
 
 
@@ -68,7 +68,7 @@ def _uri_path(uri: bytes) -> bytes:
         path = path.partition(b"#")[0]
     if _QUESTION_MARK in path:
         path = path.partition(b"?")[0]
-    if path[:1] != b"/" and b"://" in path:  # Apache passes the absolute form on
+    if path and path[0] != _SLASH and b"://" in path:  # Apache passes the absolute form on
         authority_and_path = path.partition(b"://")[2]
         path = b"/" + authority_and_path.partition(b"/")[2]
     return path
@@ -102,7 +102,9 @@ def _belongs(raw: bytes, path: bytes) -> bool:
     return _resolve(decoded) == _resolve(_ESCAPED_SLASH.sub(b"/", path))
 
 
-def front_end_cut(params: Mapping[bytes, bytes]) -> tuple[bytes, bytes]:
+def front_end_cut(
+    script_name: bytes | None, path_info: bytes | None, uri: bytes | None
+) -> tuple[bytes, bytes]:
     """The decoded path in the two pieces that the front end makes of it.
 
     Its cut stands where PATH_INFO is present, even empty. Where it is absent SCRIPT_NAME is the
@@ -113,15 +115,15 @@ def front_end_cut(params: Mapping[bytes, bytes]) -> tuple[bytes, bytes]:
     resolved.
 
     Args:
-        params: the last value of each name.
+        script_name: SCRIPT_NAME; ``None``: there is none.
+        path_info: PATH_INFO.
+        uri: REQUEST_URI.
 
     Returns:
         SCRIPT_NAME, which does not end with a slash, and PATH_INFO; never both empty.
     """
-    script_name = params.get(b"SCRIPT_NAME")
-    path_info = params.get(b"PATH_INFO")
     if path_info is None:
-        path = _asked_about(params) if script_name is None else script_name
+        path = _asked_about(uri or b"") if script_name is None else script_name
         return b"", path or b"/"
     script_name = script_name or b""
     if script_name.endswith(b"/"):
@@ -133,17 +135,19 @@ def front_end_cut(params: Mapping[bytes, bytes]) -> tuple[bytes, bytes]:
     return script_name, path_info
 
 
-def _asked_about(params: Mapping[bytes, bytes]) -> bytes:
-    path = unquote_to_bytes(_uri_path(params.get(b"REQUEST_URI", b"")))
+def _asked_about(uri: bytes) -> bytes:
+    path = unquote_to_bytes(_uri_path(uri))
     resolved = b"/" + b"/".join(_resolve(path))
     is_folder = resolved != b"/" and path.endswith((b"/", b"/.", b"/.."))
     return resolved + b"/" if is_folder else resolved
 
 
-def cut(params: Mapping[bytes, bytes], mount: bytes | None) -> tuple[bytes, bytes]:
-    """Cut the decoded path in two: where the app lives, and the rest.
+def cut(
+    script_name: bytes | None, path_info: bytes | None, uri: bytes | None, mount: bytes
+) -> tuple[bytes, bytes]:
+    """Cut the decoded path in two at a mount: where the app lives, and the rest.
 
-    Without a mount the front end's cut stands (:func:`front_end_cut`). With one:
+    Without one the front end's cut stands (:func:`front_end_cut`). With one:
 
     - a path below it is cut there, whatever the front end's own cut;
     - a front end that has taken the mount off the path already, as Caddy's handle_path does
@@ -151,19 +155,19 @@ def cut(params: Mapping[bytes, bytes], mount: bytes | None) -> tuple[bytes, byte
     - any other path is left whole under the root mount ``b""``, for the app to answer 404.
 
     Args:
-        params: the last value of each name.
+        script_name: SCRIPT_NAME; ``None``: there is none.
+        path_info: PATH_INFO.
+        uri: REQUEST_URI.
         mount: as :func:`mount_bytes` makes it.
 
     Returns:
         SCRIPT_NAME and PATH_INFO, which joined are the path; never both empty.
     """
-    script_name, path_info = front_end_cut(params)
-    if mount is None:
-        return script_name, path_info
-    path = script_name + path_info
+    above, below_it = front_end_cut(script_name, path_info, uri)
+    path = above + below_it
     below = path == mount or path.startswith(mount + b"/")
     if mount:
-        raw = _uri_path(params.get(b"REQUEST_URI", b""))
+        raw = _uri_path(uri or b"")
         # "/app/app/x" with "/app" taken off looks as if it were still there.
         looks_stripped = not below or raw.startswith(mount + mount)
         if looks_stripped and _belongs(raw, mount + path):
@@ -171,14 +175,13 @@ def cut(params: Mapping[bytes, bytes], mount: bytes | None) -> tuple[bytes, byte
     return (mount, path[len(mount) :]) if below else (b"", path)
 
 
-def raw_path(params: Mapping[bytes, bytes], path: bytes) -> bytes:
+def raw_path(uri: bytes | None, path: bytes) -> bytes:
     """The path as the client spelt it, without scheme, authority, query and fragment.
 
     Taken from REQUEST_URI. Where that is missing or spells another path, because the front
     end has rewritten one of the two (lighttpd's strip-request-uri, Apache's
     FallbackResource, an index file), it is the decoded path, percent-encoded.
     """
-    uri = params.get(b"REQUEST_URI")
     if uri is not None:
         raw = _uri_path(uri)
         if _belongs(raw, path):
@@ -186,12 +189,11 @@ def raw_path(params: Mapping[bytes, bytes], path: bytes) -> bytes:
     return quote_from_bytes(path, _PATH_SAFE).encode("ascii")
 
 
-def query_string(params: Mapping[bytes, bytes]) -> bytes:
+def query_string(query: bytes | None, uri: bytes | None) -> bytes:
     """The query, escaped, as the front end passes it (lighttpd escapes some more).
 
     HAProxy leaves an empty QUERY_STRING out; without it REQUEST_URI decides.
     """
-    query = params.get(b"QUERY_STRING")
     if query is None:
-        query = params.get(b"REQUEST_URI", b"").partition(b"#")[0].partition(b"?")[2]
+        query = (uri or b"").partition(b"#")[0].partition(b"?")[2]
     return query
