@@ -8,11 +8,10 @@ it makes no checkpoint: a small answer costs the application's own time and litt
 import logging
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from trifcgi.apps.asgi_exchange import Exchange, make_scope
-from trifcgi.apps.asgi_messages import end, receive, send
+from trifcgi.apps.asgi_exchange import Exchanges
+from trifcgi.apps.asgi_messages import end
 from trifcgi.apps.disconnected import ClientDisconnected
 from trifcgi.apps.lifespan import SHUTDOWN_TIMEOUT, run_lifespan
 from trifcgi.cgi import BadParams, Meaning, error_response
@@ -21,12 +20,9 @@ from trifcgi.protocol.constants import Role
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from trifcgi.request import Request, StopSignal
+    from trifcgi.request import Request
 
 __all__ = ["ASGIApp", "ASGIHandler", "ClientDisconnected", "asgi"]
-
-# The values are whatever their key says, and middleware adds keys of its own.
-Scope: TypeAlias = dict[str, Any]
 
 # Applications annotate the three with plain dicts, Starlette's mappings or asgiref's typed
 # dicts. Each is right, and no type but Any takes them all.
@@ -64,14 +60,7 @@ class ASGIHandler:
         roles: the responder only, since ASGI knows no other.
     """
 
-    __slots__ = (
-        "_mount",
-        "_shutdown_timeout",
-        "_states",
-        "_stop_extension",
-        "_stop_signal",
-        "app",
-    )
+    __slots__ = ("_exchanges", "_shutdown_timeout", "_states", "app")
 
     roles = _ROLES
 
@@ -86,11 +75,9 @@ class ASGIHandler:
             raise TypeError(f"an ASGI application is a callable, not {app!r}")
         Meaning([(b"REQUEST_METHOD", b"GET")], mount=mount)  # a bad mount is to be told now
         self.app = app
-        self._mount = mount
+        self._exchanges = Exchanges(mount)
         self._shutdown_timeout = shutdown_timeout
         self._states: list[dict[str, Any]] = []
-        self._stop_signal: StopSignal | None = None
-        self._stop_extension: dict[str, Any] = {}
 
     def __repr__(self) -> str:
         return f"<trifcgi.asgi {self.app!r}>"
@@ -114,12 +101,16 @@ class ASGIHandler:
     async def _run_lifespan(self) -> "AsyncIterator[None]":
         state: dict[str, Any] = {}
         async with run_lifespan(self.app, state, shutdown_timeout=self._shutdown_timeout):
-            self._states.append(state)
+            self._set_states([*self._states, state])
             try:
                 yield
             finally:
                 # By identity: two states may well be equal.
-                self._states = [other for other in self._states if other is not state]
+                self._set_states([other for other in self._states if other is not state])
+
+    def _set_states(self, states: list[dict[str, Any]]) -> None:
+        self._states = states
+        self._exchanges.state = states[-1] if states else None
 
     async def __call__(self, request: "Request") -> None:
         """Serve one request.
@@ -130,19 +121,13 @@ class ASGIHandler:
                 had gone.
         """
         try:
-            meaning = Meaning(request.block or request.pairs, mount=self._mount)
+            exchange = self._exchanges.begin(request)
         except BadParams as error:
             logger.warning("request refused with 400: %s", error)
             await request.stdout.send_all(error_response(400, str(error)))
             return
-        if request.stop_signal is not self._stop_signal:
-            self._extend(request.stop_signal)
-        scope = make_scope(meaning, {"trifcgi.stopping": self._stop_extension})
-        if self._states:
-            scope["state"] = self._states[-1].copy()
-        exchange = Exchange(request, meaning.method)
         try:
-            await self.app(scope, partial(receive, exchange), partial(send, exchange))
+            await self.app(exchange.scope, exchange.receive, exchange)
         except Exception as error:
             # A framework turns the disconnect into an exception of its own and lets it
             # pass (Starlette's ClientDisconnect): routine, yet a mistake made in clean-up
@@ -160,8 +145,3 @@ class ASGIHandler:
         if not exchange.ends_as_it_is:
             raise exchange.unfinished()
         await end(exchange)
-
-    def _extend(self, signal: "StopSignal") -> None:
-        """Make the extension that all requests of one server get."""
-        self._stop_signal = signal
-        self._stop_extension = {"is_set": signal.is_set, "wait": signal.wait}

@@ -1,29 +1,32 @@
 """One request as an ASGI application sees it: what becomes of its messages.
 
-Compiled, and so without a coroutine: the ``receive`` and ``send`` that an application is given
-stand in :mod:`trifcgi.apps.asgi_messages`. What comes from the application is ``Any`` here, since
-compiled code insists on what is declared, and the sentence about what is wrong with it is to
-be ours.
+Compiled, and so without a coroutine: what waits in the ``receive`` and ``send`` that an
+application is given stands in :mod:`trifcgi.apps.asgi_messages`. What comes from the application is
+``Any`` here, since compiled code insists on what is declared, and the sentence about what is wrong
+with it is to be ours.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Coroutine, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import trio
 
+from trifcgi.apps import asgi_messages
 from trifcgi.apps.disconnected import ClientDisconnected
 from trifcgi.cgi.head import encode_head, is_bodyless
 from trifcgi.cgi.meaning import Meaning
 from trifcgi.errors import ResponseError
 
 if TYPE_CHECKING:
-    from trifcgi.request import Request
+    from trifcgi.request import Request, StopSignal
 
-__all__ = ["Exchange", "Message", "make_scope"]
+__all__ = ["Exchange", "Exchanges", "Message", "Scope", "Sending"]
 
-# The values of a message are whatever their key says: no closer type holds for them.
+# The values are whatever their key says, and middleware adds keys of its own: no closer type
+# holds for them.
 Message: TypeAlias = dict[str, Any]
+Scope: TypeAlias = dict[str, Any]
 
 # How far a response has come.
 _NOTHING: Final = 0
@@ -39,9 +42,10 @@ _EVENT_STREAM: Final = re.compile(
 
 
 class Exchange:
-    """One request's messages.
+    """One request's messages. To call it is the application's ``send``.
 
     Attributes:
+        scope: the connection scope.
         request: which one.
         body_ended: whether the application has been given all of the body.
         reading: whether a task waits for more of it.
@@ -63,12 +67,14 @@ class Exchange:
         "pending",
         "reading",
         "request",
+        "scope",
         "told",
         "told_to_end",
     )
 
-    def __init__(self, request: "Request", method: str) -> None:
+    def __init__(self, request: "Request", method: str, scope: Scope) -> None:
         self.request = request
+        self.scope = scope
         self._method = method
         self.body_ended = False
         self.reading = False
@@ -81,6 +87,14 @@ class Exchange:
         self._stage = _NOTHING
         self.told = False
         self.told_to_end = False
+
+    def receive(self) -> Coroutine[Any, Any, Message]:
+        """The application's ``receive``."""
+        return asgi_messages.receive(self)
+
+    def __call__(self, message: Any) -> "Sending":
+        """The application's ``send``."""
+        return Sending(self, message)
 
     def disconnect(self) -> Message:
         """The message that says that the client is gone."""
@@ -273,23 +287,202 @@ def _brief(value: object) -> str:
     return f"{type(value).__name__} {text if len(text) <= 60 else text[:57] + '...'}"
 
 
-def make_scope(meaning: Meaning, extensions: dict[str, Any]) -> dict[str, Any]:
-    """The connection scope of a request (HTTP message format 2.5)."""
-    # A copy of the whole and then its values: a dict that grows costs twice as much.
-    scope = _SCOPE.copy()
-    scope["asgi"] = _ASGI.copy()
-    scope["http_version"] = meaning.http_version
-    scope["method"] = meaning.method
-    scope["scheme"] = meaning.scheme
-    scope["path"] = meaning.path
-    scope["raw_path"] = meaning.raw_path
-    scope["query_string"] = meaning.query_string
-    scope["root_path"] = meaning.root_path
-    scope["headers"] = meaning.headers
-    scope["client"] = meaning.client
-    scope["server"] = meaning.server
-    scope["extensions"] = extensions
-    return scope
+class Sending:
+    """What ``send`` returns: nothing is done before it is awaited.
+
+    A coroutine in all that awaiting and trio need, but without one where nothing has to be
+    waited for, as is nearly always so.
+    """
+
+    __slots__ = ("_exchange", "_message", "_waiting")
+
+    def __init__(self, exchange: Exchange, message: Any) -> None:
+        self._exchange: Exchange | None = exchange
+        self._message = message
+        self._waiting: Waiting | None = None
+
+    def __await__(self) -> Any:
+        exchange = self._exchange
+        if exchange is None:
+            raise RuntimeError("cannot reuse a send() that was awaited already")
+        self._exchange = None
+        if exchange.take(self._message):
+            return _DONE
+        waiting = self._waiting = Waiting(asgi_messages.finish(exchange))
+        return waiting
+
+    def send(self, value: Any) -> Any:
+        """Go on, as a coroutine does."""
+        waiting = self._waiting
+        if waiting is None:
+            iterator = self.__await__()
+            if iterator is _DONE:
+                raise StopIteration
+            return next(iterator)
+        return waiting.send(value)
+
+    def throw(self, kind: Any, value: Any = None, traceback: Any = None) -> Any:
+        """Go on with an error, as a coroutine does."""
+        if self._waiting is not None:
+            return self._waiting.throw(kind, value, traceback)
+        self._exchange = None
+        raise kind if value is None else value
+
+    def close(self) -> None:
+        """Do not go on."""
+        self._exchange = None
+        if self._waiting is not None:
+            self._waiting.close()
+
+
+Coroutine.register(Sending)
+
+
+class Waiting:
+    """The coroutine of a ``send`` that has to wait, as something to iterate.
+
+    It shows what walks a stack of coroutines the same as that coroutine does.
+    """
+
+    __slots__ = ("_coroutine",)
+
+    def __init__(self, coroutine: Any) -> None:
+        self._coroutine = coroutine
+
+    @property
+    def cr_frame(self) -> Any:
+        return self._coroutine.cr_frame
+
+    @property
+    def cr_running(self) -> Any:
+        return self._coroutine.cr_running
+
+    @property
+    def cr_await(self) -> Any:
+        return self._coroutine.cr_await
+
+    def __iter__(self) -> "Waiting":
+        return self
+
+    def __next__(self) -> Any:
+        return self._coroutine.send(None)
+
+    def send(self, value: Any) -> Any:
+        return self._coroutine.send(value)
+
+    def throw(self, kind: Any, value: Any = None, traceback: Any = None) -> Any:
+        if value is None and traceback is None:
+            return self._coroutine.throw(kind)
+        return self._coroutine.throw(kind, value, traceback)
+
+    def close(self) -> None:
+        self._coroutine.close()
+
+
+_DONE: Final[Iterator[Any]] = iter(())
+"""At its end, always: to go on with it makes no error that would have to be caught."""
+
+
+class Exchanges:
+    """Begins the exchanges of one application.
+
+    Scopes are alike but for a few values. So there is one ready, of which each gets a copy; what
+    is in it holds as long as the params that it was made of are the same objects, known again.
+
+    Attributes:
+        state: the lifespan's; ``None`` without one.
+    """
+
+    __slots__ = (
+        "_extensions",
+        "_https",
+        "_method",
+        "_mount",
+        "_protocol",
+        "_scheme",
+        "_scope",
+        "_server_addr",
+        "_server_name",
+        "_server_port",
+        "_signal",
+        "state",
+    )
+
+    def __init__(self, mount: str | None) -> None:
+        self._mount = mount
+        self._signal: Any = None
+        self._extensions: dict[str, Any] = {}
+        self._scope = _SCOPE.copy()
+        self._method: bytes | None = None
+        self._protocol: bytes | None = None
+        self._https: bytes | None = None
+        self._scheme: bytes | None = None
+        self._server_name: bytes | None = None
+        self._server_addr: bytes | None = None
+        self._server_port: bytes | None = None
+        self.state: dict[str, Any] | None = None
+
+    def begin(self, request: Any) -> Exchange:
+        """Begin a request's.
+
+        Raises:
+            BadParams: the params make no request.
+        """
+        meaning = Meaning(request.block or request.pairs, mount=self._mount)
+        signal = request.stop_signal
+        if signal is not self._signal:
+            self._extend(signal)
+        return Exchange(request, meaning.method, self._make_scope(meaning))
+
+    def _extend(self, signal: "StopSignal") -> None:
+        """Make the extensions that all requests of one server get."""
+        self._signal = signal
+        self._extensions = {"trifcgi.stopping": {"is_set": signal.is_set, "wait": signal.wait}}
+
+    def _make_scope(self, meaning: Meaning) -> Scope:
+        """The connection scope of a request (HTTP message format 2.5)."""
+        reading = meaning._reading
+        if not (
+            reading.request_method is self._method
+            and reading.server_name is self._server_name
+            and reading.server_port is self._server_port
+            and reading.server_addr is self._server_addr
+            and reading.server_protocol is self._protocol
+            and reading.request_scheme is self._scheme
+            and reading.https is self._https
+        ):
+            self._renew(meaning)
+        scope = self._scope.copy()
+        scope["asgi"] = _ASGI.copy()
+        scope["path"] = meaning.path
+        scope["raw_path"] = meaning.raw_path
+        query_string = meaning.query_string
+        if query_string:
+            scope["query_string"] = query_string
+        if meaning.script_name:
+            scope["root_path"] = meaning.root_path
+        scope["headers"] = meaning.headers
+        scope["client"] = meaning.client
+        scope["extensions"] = self._extensions.copy()
+        state = self.state
+        if state is not None:
+            scope["state"] = state.copy()
+        return scope
+
+    def _renew(self, meaning: Meaning) -> None:
+        scope = self._scope
+        scope["http_version"] = meaning.http_version
+        scope["method"] = meaning.method
+        scope["scheme"] = meaning.scheme
+        scope["server"] = meaning.server
+        reading = meaning._reading
+        self._method = reading.request_method
+        self._protocol = reading.server_protocol
+        self._https = reading.https
+        self._scheme = reading.request_scheme
+        self._server_name = reading.server_name
+        self._server_addr = reading.server_addr
+        self._server_port = reading.server_port
 
 
 _ASGI: Final[dict[str, Any]] = {"version": "3.0", "spec_version": "2.5"}
@@ -301,8 +494,8 @@ _SCOPE: Final[dict[str, Any]] = {
     "scheme": None,
     "path": None,
     "raw_path": None,
-    "query_string": None,
-    "root_path": None,
+    "query_string": b"",
+    "root_path": "",
     "headers": None,
     "client": None,
     "server": None,

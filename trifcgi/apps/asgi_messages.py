@@ -1,16 +1,19 @@
 """The ``receive`` and ``send`` that an ASGI application is given: what waits in them."""
 
 import contextlib
+from typing import TYPE_CHECKING
 
 import trio
 
-from trifcgi.apps.asgi_exchange import Exchange, Message
 from trifcgi.apps.disconnected import ClientDisconnected
 
-__all__ = ["end", "receive", "send"]
+if TYPE_CHECKING:
+    from trifcgi.apps.asgi_exchange import Exchange, Message
+
+__all__ = ["end", "finish", "receive"]
 
 
-async def receive(exchange: Exchange) -> Message:
+async def receive(exchange: "Exchange") -> "Message":
     """The next body chunk; after the last, or a disconnect, ``http.disconnect``.
 
     To an application that sends an event stream the server's stop is a disconnect too,
@@ -45,7 +48,7 @@ async def receive(exchange: Exchange) -> Message:
     return {"type": "http.request", "body": chunk, "more_body": not ended}
 
 
-async def _wait_for_end(exchange: Exchange) -> Message:
+async def _wait_for_end(exchange: "Exchange") -> "Message":
     """Return once the request is aborted or the response complete, or an event stream has
     to end.
 
@@ -77,14 +80,12 @@ async def _wait_for_end(exchange: Exchange) -> Message:
     return {"type": "http.disconnect"}
 
 
-async def send(exchange: Exchange, message: Message) -> None:
-    """Take ``http.response.start`` or ``http.response.body``.
+async def finish(exchange: "Exchange") -> None:
+    """What a ``send`` has still to do when its message has been taken.
 
     Raises:
-        ClientDisconnected, ResponseError: see :meth:`Exchange.take`.
+        ClientDisconnected: see :meth:`Exchange.take`.
     """
-    if exchange.take(message):
-        return
     if not exchange.complete:
         try:
             await exchange.request.stdout.send_all(exchange.pending)
@@ -95,7 +96,7 @@ async def send(exchange: Exchange, message: Message) -> None:
         await _release(exchange)
 
 
-async def _release(exchange: Exchange) -> None:
+async def _release(exchange: "Exchange") -> None:
     """Let tasks that wait in ``receive`` go: the response is complete."""
     for scope in exchange.listening or ():
         scope.cancel(reason="the response is complete")
@@ -104,7 +105,7 @@ async def _release(exchange: Exchange) -> None:
         await trio.aclose_forcefully(exchange.request.stdin)
 
 
-async def end(exchange: Exchange) -> None:
+async def end(exchange: "Exchange") -> None:
     """Send what the application has left out: the last, empty piece of the body."""
     with contextlib.suppress(ClientDisconnected):
-        await send(exchange, {"type": "http.response.body"})
+        await exchange({"type": "http.response.body"})
