@@ -1,9 +1,9 @@
 """One request as an ASGI application sees it: what becomes of its messages.
 
 Compiled, and so without a coroutine: what waits in the ``receive`` and ``send`` that an
-application is given stands in :mod:`trifcgi.apps.asgi_messages`. What comes from the application is
-``Any`` here, since compiled code insists on what is declared, and the sentence about what is wrong
-with it is to be ours.
+application is given stands in :mod:`trifcgi.apps.asgi_messages`. What comes from the application
+is ``Any`` here, since compiled code insists on what is declared, and the sentence about what is
+wrong with it is to be ours.
 """
 
 import re
@@ -14,8 +14,9 @@ import trio
 
 from trifcgi.apps import asgi_messages
 from trifcgi.apps.disconnected import ClientDisconnected
-from trifcgi.cgi.head import encode_head, is_bodyless
+from trifcgi.cgi.head import Head, encode_head, is_bodyless, usual_head
 from trifcgi.cgi.meaning import Meaning
+from trifcgi.cgi.reading import Reading
 from trifcgi.errors import ResponseError
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ class Exchange:
         self._last = False
         self._head = b""
         self._bodyless = False
-        self._left: int | None = None
+        self._left = -1  # no Content-Length
         self._stage = _NOTHING
         self.told = False
         self.told_to_end = False
@@ -125,24 +126,25 @@ class Exchange:
         request = self.request
         if request.aborted:
             raise self.lost()
-        try:
-            kind = message["type"]
-        except (TypeError, LookupError):
-            raise ResponseError(
-                f"send() takes a message, a dict with a 'type', not {_brief(message)}"
-            ) from None
+        if type(message) is dict:
+            fields: Message = message
+            kind = fields.get("type")
+        else:
+            fields, kind = _as_dict(message)
         if kind != "http.response.body":
-            self._start(message, kind)
+            if kind is None and "type" not in fields:
+                raise _no_message(message)
+            self._start(fields, kind)
             return True
         stage = self._stage
         if stage == _NOTHING:
             raise ResponseError("'http.response.body' came before 'http.response.start'")
         if stage == _COMPLETE:
             raise ResponseError("'http.response.body' came after the response was complete")
-        given = message.get("body", b"")
+        given = fields.get("body", b"")
         body: bytes = given if type(given) is bytes else _as_bytes(given)
-        more = bool(message.get("more_body", False))
-        if self._left is not None:
+        more = bool(fields.get("more_body", False))
+        if self._left >= 0:
             self._left = _count(self._left, len(body), more)
         if self._bodyless:
             body = b""
@@ -168,7 +170,7 @@ class Exchange:
             # Background work after the response neither holds it back nor ends with the client.
             self.request.stdout.end()
 
-    def _start(self, message: Any, kind: object) -> None:
+    def _start(self, message: Message, kind: Any) -> None:
         if kind != "http.response.start":
             raise ResponseError(
                 f"send() got a message of type {kind!r}; over HTTP an app sends"
@@ -181,24 +183,17 @@ class Exchange:
                 "the app wants to send trailers, which FastCGI cannot carry"
                 " (scope['extensions'] has no 'http.response.trailers')"
             )
-        try:
-            status = message["status"]
-        except KeyError:
-            raise ResponseError("'http.response.start' has no 'status'") from None
+        status: Any = message.get("status")
+        if status is None and "status" not in message:
+            raise ResponseError("'http.response.start' has no 'status'")
         headers = message.get("headers", ())
-        if not isinstance(headers, (list, tuple)):
-            headers = _as_list(headers)
-        try:
-            lengths: list[Any] = []
-            self._head = encode_head(status, headers, lengths=lengths)
-            length = _content_length(lengths) if lengths else None
-        except (TypeError, ValueError, AttributeError) as error:
-            raise _bad_start(status, headers) from error
-        if not isinstance(status, int):  # 200.0, say, which is found where 200 is
-            raise _bad_start(status, headers)
+        head = usual_head(status, headers)
+        if head is None:
+            head = _odd_head(status, headers)
+        self._head = head.data
         self._bodyless = is_bodyless(self._method, status)
         if not self._bodyless:
-            self._left = length
+            self._left = head.content_length
         # The head waits for the first body bytes, to leave in one piece with them; until
         # then an error can still be answered properly.
         self._stage = _HEAD_HELD
@@ -216,7 +211,7 @@ class Exchange:
         """Whether the response, though not complete, is whole where it stands: an event stream
         that was told to end.
         """
-        return self.told_to_end and self._stage != _COMPLETE and self._left is None
+        return self.told_to_end and self._stage != _COMPLETE and self._left < 0
 
     def unfinished(self) -> ResponseError:
         """What to raise when the application has returned and the response is not complete."""
@@ -237,15 +232,40 @@ def _count(left: int, size: int, more: bool) -> int:
     return left
 
 
-def _content_length(values: list[Any]) -> int | None:
-    length: int | None = None
+def _odd_head(status: Any, headers: Any) -> Head:
+    if not isinstance(headers, (list, tuple)):
+        headers = _as_list(headers)
+    lengths: list[Any] = []
+    try:
+        head = Head(encode_head(status, headers, lengths=lengths), _content_length(lengths))
+    except (TypeError, ValueError, AttributeError) as error:
+        raise _bad_start(status, headers) from error
+    if not isinstance(status, int):  # 200.0, say, which is found where 200 is
+        raise _bad_start(status, headers)
+    return head
+
+
+def _content_length(values: list[Any]) -> int:
+    length = -1
     for value in values:
         if not value.isdigit():
             raise ResponseError(f"Content-Length is not a number of bytes: {value!r}")
-        if length is not None and length != int(value):
+        if 0 <= length != int(value):
             raise ResponseError("two Content-Length headers that differ")
         length = int(value)
     return length
+
+
+def _as_dict(message: Any) -> tuple[Message, Any]:
+    """A message that is something else than a dict, and its type."""
+    try:
+        return dict(message), message["type"]
+    except (TypeError, ValueError, LookupError):
+        raise _no_message(message) from None
+
+
+def _no_message(message: Any) -> ResponseError:
+    return ResponseError(f"send() takes a message, a dict with a 'type', not {_brief(message)}")
 
 
 def _as_list(headers: Any) -> list[Any]:
@@ -383,43 +403,63 @@ _DONE: Final[Iterator[Any]] = iter(())
 """At its end, always: to go on with it makes no error that would have to be caught."""
 
 
+class _Usual:
+    """What the scopes of most requests have in common.
+
+    It holds as long as the params that it was made of are the same objects, known again.
+
+    Attributes:
+        scope: a scope, of which each gets a copy: a dict that grows costs twice as much.
+    """
+
+    __slots__ = (
+        "_https",
+        "_protocol",
+        "_request_scheme",
+        "_server_addr",
+        "_server_name",
+        "_server_port",
+        "scope",
+    )
+
+    def __init__(self, meaning: Meaning, reading: Reading) -> None:
+        self._https = reading.https
+        self._protocol = reading.server_protocol
+        self._request_scheme = reading.request_scheme
+        self._server_addr = reading.server_addr
+        self._server_name = reading.server_name
+        self._server_port = reading.server_port
+        self.scope = scope = _SCOPE.copy()
+        scope["http_version"] = meaning.http_version
+        scope["scheme"] = meaning.scheme
+        scope["server"] = meaning.server
+
+    def holds(self, reading: Reading) -> bool:
+        """Whether it is right for a request."""
+        return (
+            reading.server_name is self._server_name
+            and reading.server_port is self._server_port
+            and reading.server_addr is self._server_addr
+            and reading.server_protocol is self._protocol
+            and reading.request_scheme is self._request_scheme
+            and reading.https is self._https
+        )
+
+
 class Exchanges:
     """Begins the exchanges of one application.
-
-    Scopes are alike but for a few values. So there is one ready, of which each gets a copy; what
-    is in it holds as long as the params that it was made of are the same objects, known again.
 
     Attributes:
         state: the lifespan's; ``None`` without one.
     """
 
-    __slots__ = (
-        "_extensions",
-        "_https",
-        "_method",
-        "_mount",
-        "_protocol",
-        "_scheme",
-        "_scope",
-        "_server_addr",
-        "_server_name",
-        "_server_port",
-        "_signal",
-        "state",
-    )
+    __slots__ = ("_extensions", "_mount", "_signal", "_usual", "state")
 
     def __init__(self, mount: str | None) -> None:
         self._mount = mount
         self._signal: Any = None
         self._extensions: dict[str, Any] = {}
-        self._scope = _SCOPE.copy()
-        self._method: bytes | None = None
-        self._protocol: bytes | None = None
-        self._https: bytes | None = None
-        self._scheme: bytes | None = None
-        self._server_name: bytes | None = None
-        self._server_addr: bytes | None = None
-        self._server_port: bytes | None = None
+        self._usual: _Usual | None = None
         self.state: dict[str, Any] | None = None
 
     def begin(self, request: Any) -> Exchange:
@@ -442,18 +482,12 @@ class Exchanges:
     def _make_scope(self, meaning: Meaning) -> Scope:
         """The connection scope of a request (HTTP message format 2.5)."""
         reading = meaning._reading
-        if not (
-            reading.request_method is self._method
-            and reading.server_name is self._server_name
-            and reading.server_port is self._server_port
-            and reading.server_addr is self._server_addr
-            and reading.server_protocol is self._protocol
-            and reading.request_scheme is self._scheme
-            and reading.https is self._https
-        ):
-            self._renew(meaning)
-        scope = self._scope.copy()
+        usual = self._usual
+        if usual is None or not usual.holds(reading):
+            usual = self._usual = _Usual(meaning, reading)
+        scope = usual.scope.copy()
         scope["asgi"] = _ASGI.copy()
+        scope["method"] = meaning.method
         scope["path"] = meaning.path
         scope["raw_path"] = meaning.raw_path
         query_string = meaning.query_string
@@ -468,21 +502,6 @@ class Exchanges:
         if state is not None:
             scope["state"] = state.copy()
         return scope
-
-    def _renew(self, meaning: Meaning) -> None:
-        scope = self._scope
-        scope["http_version"] = meaning.http_version
-        scope["method"] = meaning.method
-        scope["scheme"] = meaning.scheme
-        scope["server"] = meaning.server
-        reading = meaning._reading
-        self._method = reading.request_method
-        self._protocol = reading.server_protocol
-        self._https = reading.https
-        self._scheme = reading.request_scheme
-        self._server_name = reading.server_name
-        self._server_addr = reading.server_addr
-        self._server_port = reading.server_port
 
 
 _ASGI: Final[dict[str, Any]] = {"version": "3.0", "spec_version": "2.5"}

@@ -29,10 +29,21 @@ from trifcgi.protocol.pairs import COMPILED
 if TYPE_CHECKING:
     from mypy_extensions import i64
 
+if TYPE_CHECKING:
+    from mypy_extensions import i64
+
 # Any stands where applications give what they like: compiled code insists on what is declared,
 # and the sentence about what is wrong with it is to be ours.
 
-__all__ = ["complete_head", "encode_head", "end_of_head", "error_response", "is_bodyless"]
+__all__ = [
+    "Head",
+    "complete_head",
+    "encode_head",
+    "end_of_head",
+    "error_response",
+    "is_bodyless",
+    "usual_head",
+]
 
 _LF: Final = 0x0A
 _CR: Final = 0x0D
@@ -234,6 +245,169 @@ def encode_head(
     if not certain and (head.count(b"\n") != lines or head.count(b"\r") != lines or 0 in head):
         raise _refuse(head, unlearned)
     return head
+
+
+# Heads as most applications send them
+
+
+class Head:
+    """A head, ready to be sent.
+
+    Attributes:
+        data: its bytes, through the blank line that ends it.
+        content_length: what Content-Length says; -1: there is none.
+    """
+
+    __slots__ = ("content_length", "data")
+
+    def __init__(self, data: bytes, content_length: int) -> None:
+        self.data = data
+        self.content_length = content_length
+
+
+class _Line:
+    """One line of the last head.
+
+    Attributes:
+        name: its name.
+        fate: what becomes of a header of that name.
+        value: its value; ``None``: it may be one client's own, and is not kept.
+        whole: the line; ``b""`` without a value.
+        number: the value of a Content-Length.
+    """
+
+    __slots__ = ("fate", "name", "number", "value", "whole")
+
+    def __init__(self, name: bytes, fate: int, value: bytes | None, whole: bytes) -> None:
+        self.name = name
+        self.fate: i64 = fate
+        self.value = value
+        self.whole = whole
+        self.number: i64 = -1
+
+
+class _LastHead:
+    """The last head, which the next one is compared with: nearly always much is the same.
+
+    Attributes:
+        status: its status.
+        lines: its lines.
+        head: the whole, if the same lines always make the same.
+    """
+
+    __slots__ = ("head", "lines", "status")
+
+    def __init__(self, status: int, lines: list[_Line], head: Head | None) -> None:
+        self.status = status
+        self.lines = lines
+        self.head = head
+
+
+class _Heads:
+    __slots__ = ("last",)
+
+    def __init__(self) -> None:
+        self.last = _LastHead(0, [], None)
+
+
+_heads: Final = _Heads()
+_NO_LINE: Final = _Line(b"", _DROP, None, b"")
+_MOST_DIGITS: Final = 18
+
+
+def usual_head(status: Any, headers: Any) -> Head | None:
+    """Make the head of a response, the same as :func:`encode_head`, if nothing is out of the
+    ordinary about it: headers in a list of tuples, one Content-Length at most, no mistake.
+    """
+    if type(status) is not int or type(headers) is not list:
+        return None
+    tail = _TAILS.get(status)
+    if tail is None:
+        return None
+    last = _heads.last
+    known = last.lines
+    count: i64 = len(known)
+    same = status == last.status and count == len(headers)
+    certain = True
+    length: i64 = -1
+    parts: list[bytes] = []
+    lines: list[_Line] = []
+    for at, pair in enumerate(headers):
+        if type(pair) is not tuple or len(pair) != 2:
+            return None
+        name = pair[0]
+        value = pair[1]
+        if type(name) is not bytes or type(value) is not bytes:
+            return None
+        line = known[at] if at < count else _NO_LINE
+        if name != line.name or line.value is None or value != line.value:
+            same = False
+            line = _make_line(name, value, pair, line)
+        fate = line.fate
+        if fate == _CONTENT_LENGTH:
+            if length >= 0 or line.number < 0 or status == 204:
+                return None
+            length = line.number
+        lines.append(line)
+        if line.whole:
+            parts.append(line.whole)
+        elif fate != _DROP:
+            parts.append(name)
+            parts.append(b": ")
+            parts.append(value)
+            parts.append(b"\r\n")
+            certain = False
+    if same and last.head is not None:
+        return last.head
+    parts.append(tail)
+    data = b"".join(parts)
+    if not certain and not _has_only_the_breaks_of(data, lines):
+        return None
+    head = Head(data, length)
+    if len(lines) <= _MOST_LINES:
+        _heads.last = _LastHead(status, lines, head if certain else None)
+    return head
+
+
+def _make_line(name: bytes, value: bytes, pair: tuple[Any, ...], last: _Line) -> _Line:
+    """A line, of which no more is kept than may be."""
+    fate: i64 = last.fate if name == last.name else _fates[name]
+    if fate == _CONTENT_LENGTH:
+        line = _Line(name, fate, value, name + b": " + value + b"\r\n")
+        line.number = _number(value)
+        return line
+    if fate == _LEARN:
+        whole = _lines.get(pair)
+        if whole is None:
+            _learn(name, value)
+            whole = _lines.get(pair)
+        if whole is not None:
+            return _Line(name, fate, value, whole)
+    if name == last.name and last.value is None:
+        return last
+    return _Line(name, fate, None, b"")
+
+
+def _number(digits: bytes) -> "i64":
+    """The number; -1: it is none, or a long one."""
+    number: i64 = 0
+    at: i64 = 0
+    end: i64 = len(digits)
+    if not 0 < end <= _MOST_DIGITS:
+        return -1
+    while at < end:
+        digit: i64 = digits[at]
+        if digit < 0x30 or digit > 0x39:
+            return -1
+        number = number * 10 + digit - 0x30
+        at += 1
+    return number
+
+
+def _has_only_the_breaks_of(head: bytes, lines: list[_Line]) -> bool:
+    """Names are tokens, so each line has exactly the break that was put there."""
+    breaks = 2 + sum([line.fate != _DROP for line in lines])
+    return head.count(b"\n") == breaks and head.count(b"\r") == breaks and 0 not in head
 
 
 def is_bodyless(method: str | bytes, status: int) -> bool:

@@ -8,7 +8,7 @@ others it is the name that is known again.
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from trifcgi.cgi.names import COOKIE, ENVIRON_NAMES, HEADER_NAMES, LearnedNames
 from trifcgi.protocol.pairs import long_lengths
@@ -132,7 +132,8 @@ class Reading:
     )
 
     def __init__(self) -> None:
-        self.headers: list[tuple[bytes, bytes]] = []
+        # Pairs of bytes; but compiled code takes a declared tuple apart whenever it passes.
+        self.headers: list[Any] = []
         self.cookies: i64 = 0
         self.content_length: bytes | None = None
         self.content_type: bytes | None = None
@@ -276,7 +277,7 @@ class _Run:
         self.second: i64 = raw[1]
         self.count: i64 = 0
         self.variables: list[_Variable] = []
-        self.headers: list[tuple[bytes, bytes]] = []
+        self.headers: list[Any] = []
         self.environ: dict[str, str] = {}
         self.keys: i64 = 0
         self.shorter = shorter
