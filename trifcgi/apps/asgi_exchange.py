@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import trio
 
+from trifcgi._compiled import mypyc_attr
 from trifcgi.apps import asgi_messages
 from trifcgi.apps.disconnected import ClientDisconnected
 from trifcgi.cgi.head import Head, encode_head, is_bodyless, usual_head
@@ -42,11 +43,11 @@ _EVENT_STREAM: Final = re.compile(
 )
 
 
+@mypyc_attr(free_list_len=1)
 class Exchange:
     """One request's messages. To call it is the application's ``send``.
 
     Attributes:
-        scope: the connection scope.
         request: which one.
         body_ended: whether the application has been given all of the body.
         reading: whether a task waits for more of it.
@@ -62,20 +63,20 @@ class Exchange:
         "_last",
         "_left",
         "_method",
+        "_scope",
         "_stage",
         "body_ended",
         "listening",
         "pending",
         "reading",
         "request",
-        "scope",
         "told",
         "told_to_end",
     )
 
     def __init__(self, request: "Request", method: str, scope: Scope) -> None:
         self.request = request
-        self.scope = scope
+        self._scope: Scope | None = scope
         self._method = method
         self.body_ended = False
         self.reading = False
@@ -88,6 +89,15 @@ class Exchange:
         self._stage = _NOTHING
         self.told = False
         self.told_to_end = False
+
+    def take_scope(self) -> Scope:
+        """The connection scope, once: an application may keep ``send`` in it, and two that hold
+        each other would be left to the garbage collector.
+        """
+        scope = self._scope
+        assert scope is not None
+        self._scope = None
+        return scope
 
     def receive(self) -> Coroutine[Any, Any, Message]:
         """The application's ``receive``."""
@@ -131,7 +141,7 @@ class Exchange:
             kind = fields.get("type")
         else:
             fields, kind = _as_dict(message)
-        if kind != "http.response.body":
+        if not isinstance(kind, str) or kind != "http.response.body":
             if kind is None and "type" not in fields:
                 raise _no_message(message)
             self._start(fields, kind)
@@ -150,7 +160,7 @@ class Exchange:
             body = b""
         try:
             if stage == _HEAD_HELD:
-                if not more and request.respond(self._head, body, bodyless=self._bodyless):
+                if not more and self._respond(body):
                     self._stage = _COMPLETE
                     return not (self.listening or self.reading)
                 request.stdout.send_head(self._head, bodyless=self._bodyless)
@@ -160,6 +170,11 @@ class Exchange:
         self.pending = body
         self._last = not more
         return False
+
+    def _respond(self, body: bytes) -> bool:
+        if self._bodyless:
+            return self.request.respond(self._head, body, bodyless=True)
+        return self.request.respond(self._head, body)
 
     def sent(self) -> None:
         """:attr:`pending` has been sent."""
@@ -171,7 +186,7 @@ class Exchange:
             self.request.stdout.end()
 
     def _start(self, message: Message, kind: Any) -> None:
-        if kind != "http.response.start":
+        if not isinstance(kind, str) or kind != "http.response.start":
             raise ResponseError(
                 f"send() got a message of type {kind!r}; over HTTP an app sends"
                 " 'http.response.start' and 'http.response.body'"
@@ -307,6 +322,7 @@ def _brief(value: object) -> str:
     return f"{type(value).__name__} {text if len(text) <= 60 else text[:57] + '...'}"
 
 
+@mypyc_attr(free_list_len=1)
 class Sending:
     """What ``send`` returns: nothing is done before it is awaited.
 
@@ -414,6 +430,7 @@ class _Usual:
 
     __slots__ = (
         "_https",
+        "_method",
         "_protocol",
         "_request_scheme",
         "_server_addr",
@@ -424,6 +441,7 @@ class _Usual:
 
     def __init__(self, meaning: Meaning, reading: Reading) -> None:
         self._https = reading.https
+        self._method = reading.request_method
         self._protocol = reading.server_protocol
         self._request_scheme = reading.request_scheme
         self._server_addr = reading.server_addr
@@ -431,13 +449,15 @@ class _Usual:
         self._server_port = reading.server_port
         self.scope = scope = _SCOPE.copy()
         scope["http_version"] = meaning.http_version
+        scope["method"] = meaning.method
         scope["scheme"] = meaning.scheme
         scope["server"] = meaning.server
 
     def holds(self, reading: Reading) -> bool:
         """Whether it is right for a request."""
         return (
-            reading.server_name is self._server_name
+            reading.request_method is self._method
+            and reading.server_name is self._server_name
             and reading.server_port is self._server_port
             and reading.server_addr is self._server_addr
             and reading.server_protocol is self._protocol
@@ -487,7 +507,6 @@ class Exchanges:
             usual = self._usual = _Usual(meaning, reading)
         scope = usual.scope.copy()
         scope["asgi"] = _ASGI.copy()
-        scope["method"] = meaning.method
         scope["path"] = meaning.path
         scope["raw_path"] = meaning.raw_path
         query_string = meaning.query_string

@@ -271,7 +271,7 @@ class _Line:
     Attributes:
         name: its name.
         fate: what becomes of a header of that name.
-        value: its value; ``None``: it may be one client's own, and is not kept.
+        value: its value; ``None``: it may be one client's own, or is dropped, and is not kept.
         whole: the line; ``b""`` without a value.
         number: the value of a Content-Length.
     """
@@ -292,7 +292,7 @@ class _LastHead:
     Attributes:
         status: its status.
         lines: its lines.
-        head: the whole, if the same lines always make the same.
+        head: the whole, if all lines are kept with their values.
     """
 
     __slots__ = ("head", "lines", "status")
@@ -321,13 +321,34 @@ def usual_head(status: Any, headers: Any) -> Head | None:
     """
     if type(status) is not int or type(headers) is not list:
         return None
+    last = _heads.last
+    if last.head is not None and status == last.status and _are_lines(headers, last.lines):
+        return last.head
+    return _make_head(status, headers, last.lines)
+
+
+def _are_lines(headers: list[Any], lines: list[_Line]) -> bool:
+    """Whether headers make these lines, all of them kept with their values."""
+    if len(headers) != len(lines):
+        return False
+    for at, pair in enumerate(headers):
+        if type(pair) is not tuple or len(pair) != 2:
+            return False
+        line = lines[at]
+        name = pair[0]
+        value = pair[1]
+        if type(name) is not bytes or type(value) is not bytes:
+            return False
+        if name != line.name or value != line.value:
+            return False
+    return True
+
+
+def _make_head(status: int, headers: list[Any], known: list[_Line]) -> Head | None:
     tail = _TAILS.get(status)
     if tail is None:
         return None
-    last = _heads.last
-    known = last.lines
     count: i64 = len(known)
-    same = status == last.status and count == len(headers)
     certain = True
     length: i64 = -1
     parts: list[bytes] = []
@@ -340,8 +361,7 @@ def usual_head(status: Any, headers: Any) -> Head | None:
         if type(name) is not bytes or type(value) is not bytes:
             return None
         line = known[at] if at < count else _NO_LINE
-        if name != line.name or line.value is None or value != line.value:
-            same = False
+        if name != line.name or value != line.value:
             line = _make_line(name, value, pair, line)
         fate = line.fate
         if fate == _CONTENT_LENGTH:
@@ -357,15 +377,14 @@ def usual_head(status: Any, headers: Any) -> Head | None:
             parts.append(value)
             parts.append(b"\r\n")
             certain = False
-    if same and last.head is not None:
-        return last.head
     parts.append(tail)
     data = b"".join(parts)
     if not certain and not _has_only_the_breaks_of(data, lines):
         return None
     head = Head(data, length)
     if len(lines) <= _MOST_LINES:
-        _heads.last = _LastHead(status, lines, head if certain else None)
+        every = certain and all(line.whole for line in lines)
+        _heads.last = _LastHead(status, lines, head if every else None)
     return head
 
 
@@ -415,7 +434,9 @@ def is_bodyless(method: str | bytes, status: int) -> bool:
 
     HAProxy answers 502 when one of these comes with a body.
     """
-    return status == 304 or status == 204 or method == "HEAD" or method == b"HEAD"
+    if status == 304 or status == 204:
+        return True
+    return method == "HEAD" if isinstance(method, str) else method == b"HEAD"
 
 
 def end_of_head(data: bytes | bytearray, start: int = 0) -> int:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
+from trifcgi._compiled import mypyc_attr
 from trifcgi.cgi import target
 from trifcgi.cgi.names import COOKIE, ENVIRON_NAMES, HEADER_NAMES, TOKEN
 from trifcgi.cgi.reading import Reading, read_environ, read_pairs, read_params
@@ -90,6 +91,7 @@ def _method(given: bytes | None) -> str:
     return given.decode("ascii")
 
 
+@mypyc_attr(free_list_len=1)
 class Meaning:
     """One request's params, understood. Each attribute is worked out when it is asked for.
 

@@ -3,13 +3,14 @@
 Much of a block is the same in each request: what the front end says of itself and of the
 server. Such params are known again by their bytes, at the place where they stood the last time, a
 whole run of neighbours by one look, and what they mean is at hand. Only for names that say
-nothing of one client, so nothing of anybody's stays behind, and few are forgotten again. Of all
-others it is the name that is known again.
+nothing of one client, or values that are empty, so nothing of anybody's stays behind, and few are
+forgotten again. Of all others it is the name that is known again.
 """
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
+from trifcgi._compiled import mypyc_attr
 from trifcgi.cgi.names import COOKIE, ENVIRON_NAMES, HEADER_NAMES, LearnedNames
 from trifcgi.protocol.pairs import long_lengths
 
@@ -29,12 +30,17 @@ _KNOWN_AGAIN: Final = frozenset(
         b"HTTPS",
         b"HTTP_ACCEPT",
         b"HTTP_ACCEPT_ENCODING",
+        b"HTTP_CACHE_CONTROL",
         b"HTTP_CONNECTION",
+        b"HTTP_DNT",
         b"HTTP_HOST",
+        b"HTTP_PRAGMA",
+        b"HTTP_PRIORITY",
         b"HTTP_SEC_FETCH_DEST",
         b"HTTP_SEC_FETCH_MODE",
         b"HTTP_SEC_FETCH_SITE",
         b"HTTP_SEC_FETCH_USER",
+        b"HTTP_SEC_GPC",
         b"HTTP_UPGRADE_INSECURE_REQUESTS",
         b"HTTP_X_FORWARDED_HOST",
         b"HTTP_X_FORWARDED_PROTO",
@@ -100,6 +106,7 @@ _KINDS: Final = {
 }
 
 
+@mypyc_attr(free_list_len=1, acyclic=True)
 class Reading:
     """What is in a block.
 
@@ -318,7 +325,8 @@ class _Place:
     Attributes:
         name: the name that stood there the last time.
         run: the params that may begin there; ``None``: nothing that is known again.
-        misses: how often it was something else, less how often it was not.
+        misses: how often it was something else, less how often it was not; with too many
+            nothing more is learned.
     """
 
     __slots__ = ("misses", "name", "run")
@@ -331,7 +339,10 @@ class _Place:
     def learn(self, name: _Name, raw: bytes, value: bytes) -> None:
         """Take note of a param that is new here, or other than the last time."""
         self.misses += 1
-        may_come_again = len(raw) <= _LONGEST and self.misses < _MOST_MISSES
+        # Cookies are counted, whatever is in them.
+        may_come_again = (
+            len(raw) <= _LONGEST and self.misses < _MOST_MISSES and name.kind != _COOKIE
+        )
         self.run = _run_of_one(name, raw, value) if may_come_again else None
 
 
@@ -449,8 +460,11 @@ def read_params(block: bytes) -> Reading:
                 headers.append((name.header, block[middle:stop]))
         elif kind:
             reading.put(kind, block[middle:stop])
-        if name.again and place.misses < _MOST_MISSES:
-            place.learn(name, block[start:stop], block[middle:stop])
+        if place.misses < _MOST_MISSES:
+            if name.again or not value_length:
+                place.learn(name, block[start:stop], block[middle:stop])
+            elif place.run is not None:
+                place.misses += 1
         number += 1
         at = stop
     return reading
@@ -506,8 +520,11 @@ def read_environ(block: bytes, environ: dict[str, str]) -> tuple[Reading, bool]:
             keys += 1
         if _OTHER < name.kind < _HEADER:
             reading.put(name.kind, value)
-        if name.again and place.misses < _MOST_MISSES:
-            place.learn(name, block[start:stop], value)
+        if place.misses < _MOST_MISSES:
+            if name.again or not value_length:
+                place.learn(name, block[start:stop], value)
+            elif place.run is not None:
+                place.misses += 1
         number += 1
         at = stop
     return reading, len(environ) == keys
