@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.capture_files import CapturedRequest, load_capture, load_captures
-from trifcgi.cgi import Meaning, reading, wsgi_environ
+from trifcgi.cgi import Meaning, environ, known, wsgi_environ
 from trifcgi.protocol import decode_pairs, encode_pairs
 
 GET = [(b"REQUEST_METHOD", b"GET"), (b"SCRIPT_NAME", b"/")]
@@ -145,6 +145,8 @@ def test_what_wsgi_demands_is_there_even_where_no_front_end_said_it() -> None:
     }
 
 
+BROWSER = [(b"HTTP_ACCEPT", b"*/*"), (b"HTTP_COOKIE", b"session=secret")]
+
 PAIRS = st.lists(
     st.tuples(
         st.sampled_from(
@@ -181,14 +183,16 @@ def test_params_of_earlier_requests_change_nothing(
 
 
 def forget() -> None:
-    reading._memory.places = []
-    reading._memory.readings = 0
+    environ._memory.usual = None
+    environ._memory.misses = 0
+    known.memory.places = []
+    known.memory.readings = 0
 
 
 def runs_in_memory() -> list[tuple[bytes, int]]:
     """What is known again, and how many params it is."""
     runs = []
-    for place in reading._memory.places:
+    for place in known.memory.places:
         run = place.run
         while run is not None:
             runs.append((run.raw, run.count))
@@ -205,7 +209,7 @@ def test_only_what_says_nothing_of_a_client_is_known_again() -> None:
     ]
     block = encode_pairs([(b"REQUEST_METHOD", b"GET"), *secrets])
     forget()
-    for _ in range(reading._JOIN_EVERY):
+    for _ in range(known._JOIN_EVERY):
         wsgi_environ(block)
         assert (b"cookie", b"session=secret") in Meaning(block).headers
     kept = [raw for raw, _ in runs_in_memory()]
@@ -213,30 +217,60 @@ def test_only_what_says_nothing_of_a_client_is_known_again() -> None:
     assert not [raw for raw in kept if b"secret" in raw]
 
 
+def test_the_usual_environ_has_nothing_of_a_client_in_it() -> None:
+    forget()
+    pairs = [*GET, (b"QUERY_STRING", b"q=secret"), (b"REMOTE_ADDR", b"secret"), *BROWSER]
+    for _ in range(3):
+        assert wsgi_environ(encode_pairs(pairs))["HTTP_COOKIE"] == "session=secret"
+    usual = environ._memory.usual
+    assert usual is not None
+    assert usual.values["HTTP_ACCEPT"] == "*/*"
+    assert "secret" not in str(usual.values)
+
+
+@pytest.mark.parametrize("value", [b"", b"x"])
+@pytest.mark.parametrize("name", sorted(environ._DECISIVE))
+def test_what_has_to_be_corrected_always_is(name: str, value: bytes) -> None:
+    forget()
+    numbers = [b"%d" % number for number in range(2 * known.MOST_MISSES)]
+    for each in [*numbers, value, value, value]:
+        pairs = [*GET, (b"QUERY_STRING", b""), (name.encode(), each)]
+        assert wsgi_environ(encode_pairs(pairs)) == wsgi_environ(pairs)
+
+
+def test_an_environ_is_its_callers_own() -> None:
+    block = encode_pairs([*GET, (b"QUERY_STRING", b""), *BROWSER])
+    for _ in range(5):
+        environ = wsgi_environ(block)
+        assert "x" not in environ
+        environ["x"] = "y"
+        del environ["HTTP_ACCEPT"]
+
+
 def test_what_is_known_again_is_bounded() -> None:
     block = encode_pairs([*[(b"SERVER_NAME", b"%d" % n) for n in range(1000)], *GET])
     assert Meaning(block).server == Meaning(decode_pairs(block)).server
-    assert len(reading._memory.places) <= 64
+    assert len(known.memory.places) <= 64
 
 
 def test_neighbours_that_come_again_are_known_by_one_look() -> None:
-    known = [(b"SERVER_NAME", b"a.test"), (b"SERVER_PORT", b"80"), (b"HTTP_HOST", b"a.test")]
-    pairs = [*GET[:1], (b"REQUEST_URI", b"/"), *known, (b"HTTP_COOKIE", b"a=1")]
+    alike = [(b"SERVER_NAME", b"a.test"), (b"SERVER_PORT", b"80"), (b"HTTP_HOST", b"a.test")]
+    pairs = [*GET[:1], (b"REQUEST_URI", b"/"), *alike, (b"HTTP_COOKIE", b"a=1")]
     block = encode_pairs(pairs)
     forget()
-    for _ in range(reading._JOIN_EVERY):
+    for _ in range(known._JOIN_EVERY):
         assert Meaning(block).headers == Meaning(pairs).headers
         assert Meaning(block).server == ("a.test", 80)
         assert wsgi_environ(block) == wsgi_environ(pairs)
-    assert (encode_pairs(known), 3) in runs_in_memory()
+    assert (encode_pairs(alike), 3) in runs_in_memory()
 
 
 def test_what_never_comes_again_is_given_up() -> None:
     forget()
-    for number in range(reading._JOIN_EVERY):
+    for number in range(known._JOIN_EVERY):
         Meaning(encode_pairs([(b"SERVER_NAME", b"%d" % number), *GET]))
-    assert reading._memory.places[0].run is None
-    assert reading._memory.places[1].run is not None
+    assert known.memory.places[0].run is None
+    assert known.memory.places[1].run is not None
 
 
 def test_names_that_are_long_are_not_kept() -> None:
@@ -244,7 +278,7 @@ def test_names_that_are_long_are_not_kept() -> None:
     forget()
     for _ in range(2):
         assert Meaning(encode_pairs([(long, b"1"), *GET])).headers[0][1] == b"1"
-    assert reading._memory.places[0].name.raw == b""
+    assert known.memory.places[0].name.raw == b""
 
 
 @given(

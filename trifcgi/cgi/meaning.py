@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING, Final
 
 from trifcgi._compiled import mypyc_attr
 from trifcgi.cgi import target
+from trifcgi.cgi.environ import Environ, read_environ
 from trifcgi.cgi.names import COOKIE, ENVIRON_NAMES, HEADER_NAMES, TOKEN
-from trifcgi.cgi.reading import Reading, read_environ, read_pairs, read_params
+from trifcgi.cgi.reading import read_pairs, read_params
 from trifcgi.protocol.pairs import decode_pairs
 
 if TYPE_CHECKING:
@@ -138,12 +139,13 @@ class Meaning:
             ValueError: a mount that does not begin with a slash.
         """
         self._given = params
-        self._environ: dict[str, str] | None = None
+        self._environ: Environ | None = None
         self._has_headers = False
         if not isinstance(params, bytes):
             reading = read_pairs(params)
         elif wsgi:
-            reading = self._read_environ(params)
+            self._environ = environ = read_environ(params)
+            reading = environ.reading
         else:
             reading = read_params(params)
             self._has_headers = True
@@ -296,21 +298,30 @@ class Meaning:
         are joined, with ``"; "`` for cookies and ``", "`` for others (RFC 9110 §5.3). See
         :attr:`remote_user` before trusting REMOTE_USER.
         """
-        if self._environ is None:
-            if isinstance(self._given, bytes):
-                self._read_environ(self._given)
-            else:
-                self._environ = _pick_environ(self._given)
-        environ = self._environ
-        assert environ is not None
-        self._environ = None
+        read, self._environ = self._environ, None
+        given = self._given
+        if isinstance(given, bytes):
+            read = read or read_environ(given)
+            environ = read.values
+            if not read.apart:
+                _join_repeated(decode_pairs(given), environ)
+            if not read.correct:
+                self._correct(environ)
+                read.keep()
+        else:
+            environ = _pick_environ(given)
+            self._correct(environ)
+        environ["SCRIPT_NAME"] = self.script_name.decode("latin-1")
+        environ["PATH_INFO"] = self.path_info.decode("latin-1")
+        return environ
+
+    def _correct(self, environ: dict[str, str]) -> None:
+        """Make an environ what WSGI wants, all but its path."""
         for name in ("CONTENT_TYPE", "HTTP_HOST", "REMOTE_USER", "AUTH_TYPE"):
             if environ.get(name) == "":
                 del environ[name]
         if "CONTENT_LENGTH" in environ and self.content_length is None:
             del environ["CONTENT_LENGTH"]
-        environ["SCRIPT_NAME"] = self.script_name.decode("latin-1")
-        environ["PATH_INFO"] = self.path_info.decode("latin-1")
         if "QUERY_STRING" not in environ:
             environ["QUERY_STRING"] = self.query_string.decode("latin-1")
         if not _names_server(environ):
@@ -319,15 +330,6 @@ class Meaning:
             environ["SERVER_PORT"] = str(port)
         if not environ.get("SERVER_PROTOCOL"):
             environ["SERVER_PROTOCOL"] = "HTTP/1.1"
-        return environ
-
-    def _read_environ(self, block: bytes) -> Reading:
-        environ: dict[str, str] = {}
-        self._environ = environ
-        reading, apart = read_environ(block, environ)
-        if not apart:
-            _join_repeated(decode_pairs(block), environ)
-        return reading
 
 
 def _names_server(environ: dict[str, str]) -> bool:
