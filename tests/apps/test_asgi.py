@@ -1,7 +1,12 @@
 """The ASGI adapter over a request in memory: what an application is promised."""
 
+import contextlib
+import gc
+import inspect
 import logging
-from collections.abc import Awaitable, Callable
+import types
+import weakref
+from collections.abc import Awaitable, Callable, Coroutine, Generator
 from typing import Any
 
 import pytest
@@ -11,6 +16,7 @@ import trio.testing
 from tests.apps.memory_request import MemoryRequest, params
 from trifcgi.apps.asgi import ClientDisconnected, asgi
 from trifcgi.errors import ResponseError
+from trifcgi.observe.stacks import await_stack
 from trifcgi.protocol.constants import Role
 
 Scope = dict[str, Any]
@@ -453,6 +459,161 @@ async def test_the_apps_own_error_comes_out() -> None:
 
 
 # Gone
+
+
+async def with_send(check: Callable[[Send], Awaitable[None]]) -> MemoryRequest:
+    """Run ``check`` with a ``send``, and then whatever of the response it has left out."""
+    request = MemoryRequest()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await check(send)
+        if not request.stdout.begun:
+            await hello(scope, receive, send)
+
+    return await run(app, request)
+
+
+async def test_nothing_is_sent_before_send_is_awaited() -> None:
+    async def check(send: Send) -> None:
+        sending = send(body(b"out of order"))
+        assert inspect.isawaitable(sending)
+        send({"type": "nonsense"})
+        with pytest.raises(ResponseError, match=r"before 'http\.response\.start'"):
+            await sending
+
+    assert (await with_send(check)).response.body == b"Hello"
+
+
+async def test_a_send_is_awaited_once() -> None:
+    async def check(send: Send) -> None:
+        sending = send(START)
+        await sending
+        with pytest.raises(RuntimeError, match="awaited already"):
+            await sending
+        await send(HELLO)
+
+    assert (await with_send(check)).response.body == b"Hello"
+
+
+async def test_send_may_be_a_task_of_its_own() -> None:
+    async def check(send: Send) -> None:
+        for message in (START, HELLO):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(send, message)
+
+    assert (await with_send(check)).response.body == b"Hello"
+
+
+async def test_a_task_that_sends_gets_the_error() -> None:
+    async def check(send: Send) -> None:
+        with pytest.RaisesGroup(ResponseError):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(send, HELLO)
+
+    await with_send(check)
+
+
+async def test_a_send_can_be_stepped_as_a_coroutine_is() -> None:
+    async def check(send: Send) -> None:
+        sending: Any = send(START)
+        assert isinstance(sending, Coroutine)
+        with pytest.raises(StopIteration):
+            sending.send(None)
+        left: Any = send(HELLO)
+        left.close()
+        with pytest.raises(RuntimeError):
+            left.send(None)
+        refused: Any = send(HELLO)
+        with pytest.raises(KeyError):
+            refused.throw(KeyError("thrown"))
+        await send(HELLO)
+
+    assert (await with_send(check)).response.body == b"Hello"
+
+
+async def test_a_send_that_waits_can_be_stepped_as_a_coroutine_is() -> None:
+    request = MemoryRequest()
+    request.stdout.block()
+
+    @types.coroutine
+    def step(sending: Any) -> Generator[Any, Any, None]:
+        message = sending.send(None)
+        with contextlib.suppress(StopIteration):
+            while True:
+                message = sending.send((yield message))
+
+    async def stepped(sending: Awaitable[None]) -> None:
+        await step(sending)
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send(START)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(stepped, send(body(b"one", True)))
+            await trio.testing.wait_all_tasks_blocked()
+            request.stdout.unblock()
+        await send(HELLO)
+
+    await run(app, request)
+    assert request.response.body == b"oneHello"
+
+
+async def test_a_send_that_waits_is_cancelled_like_any_wait() -> None:
+    request = MemoryRequest()
+    request.stdout.block()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send(START)
+        with trio.move_on_after(0) as scope_:
+            await send(body(b"lost", True))
+        assert scope_.cancelled_caught
+        request.stdout.unblock()
+        await send(HELLO)
+
+    await run(app, request)
+    assert request.response.body == b"Hello"
+
+
+async def test_where_a_send_waits_can_be_seen() -> None:
+    request = MemoryRequest()
+    request.stdout.block()
+    stacks: list[list[str]] = []
+
+    async def look(task: trio.lowlevel.Task) -> None:
+        await trio.testing.wait_all_tasks_blocked()
+        stacks.append([frame.function for frame in await_stack(task.coro)])
+        stacks.append([frame.f_code.co_qualname for frame, _ in task.iter_await_frames()])
+        request.stdout.unblock()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(look, trio.lowlevel.current_task())
+            await send(START)
+            await send(HELLO)
+
+    await run(app, request)
+    shown, by_trio = stacks
+    assert shown[-4:] == by_trio[-4:]
+    assert "MemoryOutput.send_all" in shown
+    assert shown.index("finish") < shown.index("MemoryOutput.send_all")
+
+
+async def test_an_app_that_keeps_send_in_its_scope_makes_no_garbage() -> None:
+    class Watched:
+        pass
+
+    watched: weakref.WeakSet[Watched] = weakref.WeakSet()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        scope["mine"] = Watched(), receive, send
+        watched.add(scope["mine"][0])
+        await hello(scope, receive, send)
+
+    gc.disable()
+    try:
+        await run(app)
+        assert not watched
+    finally:
+        gc.enable()
 
 
 async def test_send_after_an_abort_raises_an_os_error() -> None:
