@@ -477,7 +477,8 @@ async def test_nothing_is_sent_before_send_is_awaited() -> None:
     async def check(send: Send) -> None:
         sending = send(body(b"out of order"))
         assert inspect.isawaitable(sending)
-        send({"type": "nonsense"})
+        with pytest.warns(RuntimeWarning, match=r"^send\(\) was never awaited$"):
+            send({"type": "nonsense"})
         with pytest.raises(ResponseError, match=r"before 'http\.response\.start'"):
             await sending
 

@@ -7,7 +7,7 @@ wrong with it is to be ours.
 """
 
 import re
-from collections.abc import Coroutine, Iterator, Mapping
+from collections.abc import Coroutine, Mapping
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import trio
@@ -15,6 +15,7 @@ import trio
 from trifcgi._compiled import mypyc_attr
 from trifcgi.apps import asgi_messages
 from trifcgi.apps.disconnected import ClientDisconnected
+from trifcgi.attempt import Attempt
 from trifcgi.cgi.head import Head, encode_head, is_bodyless, usual_head
 from trifcgi.cgi.meaning import Meaning
 from trifcgi.cgi.reading import Reading
@@ -323,100 +324,22 @@ def _brief(value: object) -> str:
 
 
 @mypyc_attr(free_list_len=1)
-class Sending:
-    """What ``send`` returns: nothing is done before it is awaited.
+class Sending(Attempt):
+    """What ``send`` returns."""
 
-    A coroutine in all that awaiting and trio need, but without one where nothing has to be
-    waited for, as is nearly always so.
-    """
-
-    __slots__ = ("_exchange", "_message", "_waiting")
+    __slots__ = ("_exchange", "_message")
 
     def __init__(self, exchange: Exchange, message: Any) -> None:
-        self._exchange: Exchange | None = exchange
+        super().__init__()
+        self._exchange = exchange
         self._message = message
-        self._waiting: Waiting | None = None
 
-    def __await__(self) -> Any:
+    def name(self) -> str:
+        return "send()"
+
+    def begin(self) -> Any:
         exchange = self._exchange
-        if exchange is None:
-            raise RuntimeError("cannot reuse a send() that was awaited already")
-        self._exchange = None
-        if exchange.take(self._message):
-            return _DONE
-        waiting = self._waiting = Waiting(asgi_messages.finish(exchange))
-        return waiting
-
-    def send(self, value: Any) -> Any:
-        """Go on, as a coroutine does."""
-        waiting = self._waiting
-        if waiting is None:
-            iterator = self.__await__()
-            if iterator is _DONE:
-                raise StopIteration
-            return next(iterator)
-        return waiting.send(value)
-
-    def throw(self, kind: Any, value: Any = None, traceback: Any = None) -> Any:
-        """Go on with an error, as a coroutine does."""
-        if self._waiting is not None:
-            return self._waiting.throw(kind, value, traceback)
-        self._exchange = None
-        raise kind if value is None else value
-
-    def close(self) -> None:
-        """Do not go on."""
-        self._exchange = None
-        if self._waiting is not None:
-            self._waiting.close()
-
-
-Coroutine.register(Sending)
-
-
-class Waiting:
-    """The coroutine of a ``send`` that has to wait, as something to iterate.
-
-    It shows what walks a stack of coroutines the same as that coroutine does.
-    """
-
-    __slots__ = ("_coroutine",)
-
-    def __init__(self, coroutine: Any) -> None:
-        self._coroutine = coroutine
-
-    @property
-    def cr_frame(self) -> Any:
-        return self._coroutine.cr_frame
-
-    @property
-    def cr_running(self) -> Any:
-        return self._coroutine.cr_running
-
-    @property
-    def cr_await(self) -> Any:
-        return self._coroutine.cr_await
-
-    def __iter__(self) -> "Waiting":
-        return self
-
-    def __next__(self) -> Any:
-        return self._coroutine.send(None)
-
-    def send(self, value: Any) -> Any:
-        return self._coroutine.send(value)
-
-    def throw(self, kind: Any, value: Any = None, traceback: Any = None) -> Any:
-        if value is None and traceback is None:
-            return self._coroutine.throw(kind)
-        return self._coroutine.throw(kind, value, traceback)
-
-    def close(self) -> None:
-        self._coroutine.close()
-
-
-_DONE: Final[Iterator[Any]] = iter(())
-"""At its end, always: to go on with it makes no error that would have to be caught."""
+        return None if exchange.take(self._message) else asgi_messages.finish(exchange)
 
 
 class _Usual:

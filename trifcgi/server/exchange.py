@@ -19,6 +19,7 @@ from trifcgi.request import Params, Request, StopSignal
 from trifcgi.server import streams
 from trifcgi.server.body import Body
 from trifcgi.server.phase import Phase
+from trifcgi.server.stdout import Stdout
 from trifcgi.server.streams import FULL, NOT_TAKEN, SENT, STRIDE
 
 if TYPE_CHECKING:
@@ -159,7 +160,7 @@ class Exchange:
         self._data: Body | None = None
         self._stdin_stream: streams.Input | None = None
         self._data_stream: streams.Input | None = None
-        self._stdout: streams.Stdout | None = None
+        self._stdout: Stdout | None = None
         self.abort_event: trio.Event | None = None
         self.reader: trio.lowlevel.Task | None = None
         self._reading_since = 0.0
@@ -228,10 +229,10 @@ class Exchange:
         return stream
 
     @property
-    def stdout(self) -> streams.Stdout:
+    def stdout(self) -> Stdout:
         stream = self._stdout
         if stream is None:
-            stream = self._stdout = streams.Stdout(self)
+            stream = self._stdout = Stdout(self)
         return stream
 
     @property

@@ -1,13 +1,13 @@
-"""The four streams of a request, as its handler sees them, and all that a handler waits for.
+"""A request's streams, as its handler sees them, and all that a handler waits for.
 
 What they do at once is the exchange's; here stand the coroutines around it.
 """
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import trio
 
-from trifcgi.request import RequestStream, ResponseStream
+from trifcgi.request import RequestStream
 
 if TYPE_CHECKING:
     from trifcgi.server.body import Body
@@ -20,11 +20,16 @@ __all__ = [
     "STRIDE",
     "ErrorStream",
     "Input",
-    "Stdout",
+    "close_stdout",
+    "enter",
+    "send_all",
     "wait_aborted",
+    "wait_for_room",
+    "wait_to_send",
 ]
 
 _Buffer = bytes | bytearray | memoryview
+_T = TypeVar("_T")
 
 STRIDE: Final = 256 * 1024
 """What is framed at most before a look whether to wait, so that a huge answer to a peer that
@@ -56,7 +61,7 @@ async def _wait_for_input(exchange: "Exchange") -> None:
     await trio.lowlevel.wait_task_rescheduled(forget)
 
 
-async def _wait_for_room(exchange: "Exchange") -> None:
+async def wait_for_room(exchange: "Exchange") -> None:
     """Wait until output has drained below the low-water mark, or the request is aborted."""
     connection = exchange.connection
     began = connection.now()
@@ -129,77 +134,42 @@ class Input(RequestStream):
         await trio.lowlevel.checkpoint()
 
 
-class Stdout(ResponseStream):
-    """``Request.stdout``; see :class:`trifcgi.request.ResponseStream`."""
-
-    __slots__ = ("_exchange",)
-
-    def __init__(self, exchange: "Exchange") -> None:
-        self._exchange = exchange
-
-    @property
-    def begun(self) -> bool:
-        return self._exchange.head is not None
-
-    def send_head(self, head: bytes, *, bodyless: bool = False) -> None:
-        self._exchange.send_head(head, bodyless)
-
-    async def send_all(self, data: _Buffer) -> None:
-        """Send response bytes; wait while too much is unsent.
-
-        A cancel while waiting leaves a whole number of records on the wire: other requests
-        on the connection do not notice.
-
-        Raises:
-            ResponseError: what came before the first blank line is no response head.
-            trio.BrokenResourceError: the request was aborted or its connection is lost.
-            trio.ClosedResourceError: the stream was closed.
-        """
-        exchange = self._exchange
-        outcome = exchange.put(data) if type(data) is bytes else NOT_TAKEN
-        if outcome == FULL:
-            await _wait_for_room(exchange)
-        elif outcome == NOT_TAKEN:
-            await self._send_all(data)
-
-    async def _send_all(self, data: _Buffer) -> None:
-        """Send what is long, may change, or comes after so much else that others are due."""
-        exchange = self._exchange
-        if exchange.must_pause():
-            await _pause(exchange)
-        exchange.check_writable()
-        if exchange.head is None:
-            data = exchange.take_head(bytes(data))
-        if exchange.bodyless:
-            return
-        view = memoryview(data).cast("B")
-        for start in range(0, len(view), STRIDE):
-            piece = view[start : start + STRIDE]
-            # What is queued outlives this call, and only bytes cannot change meanwhile.
-            exchange.write(piece if isinstance(data, bytes) else bytes(piece))
-            if exchange.must_wait():
-                await _wait_for_room(exchange)
-
-    async def wait_send_all_might_not_block(self) -> None:
-        """Return once a small ``send_all`` would not wait."""
-        exchange = self._exchange
-        exchange.check_writable()
+async def send_all(exchange: "Exchange", data: _Buffer) -> None:
+    """Send what is long, may change, or comes after so much else that others are due."""
+    if exchange.must_pause():
+        await _pause(exchange)
+    exchange.check_writable()
+    if exchange.head is None:
+        data = exchange.take_head(bytes(data))
+    if exchange.bodyless:
+        return
+    view = memoryview(data).cast("B")
+    for start in range(0, len(view), STRIDE):
+        piece = view[start : start + STRIDE]
+        # What is queued outlives this call, and only bytes cannot change meanwhile.
+        exchange.write(piece if isinstance(data, bytes) else bytes(piece))
         if exchange.must_wait():
-            await _wait_for_room(exchange)
-        else:
-            await trio.lowlevel.checkpoint()
+            await wait_for_room(exchange)
 
-    async def aclose(self) -> None:
-        """End the response. The handler may go on; what it sends from here on is refused.
 
-        For a responder whose head is not whole this changes nothing: the server's own
-        answer is still to come.
-        """
-        self._exchange.close_stdout()
+async def wait_to_send(exchange: "Exchange") -> None:
+    """Return once a small piece would not have to wait."""
+    exchange.check_writable()
+    if exchange.must_wait():
+        await wait_for_room(exchange)
+    else:
         await trio.lowlevel.checkpoint()
 
-    def end(self) -> None:
-        self._exchange.end_early()
+
+async def close_stdout(exchange: "Exchange") -> None:
+    """End the response, as far as it can be ended."""
+    exchange.close_stdout()
+    await trio.lowlevel.checkpoint()
+
+
+async def enter(stream: _T) -> _T:
+    """Give what an ``async with`` is to give."""
+    return stream
 
 
 class ErrorStream(trio.abc.SendStream):
@@ -225,11 +195,11 @@ class ErrorStream(trio.abc.SendStream):
         exchange.check_writable()
         exchange.write_stderr(bytes(data))
         if exchange.must_wait():
-            await _wait_for_room(exchange)
+            await wait_for_room(exchange)
 
     async def wait_send_all_might_not_block(self) -> None:
         """Return once a small ``send_all`` would not wait."""
-        await self._exchange.stdout.wait_send_all_might_not_block()
+        await wait_to_send(self._exchange)
 
     async def aclose(self) -> None:
         """A checkpoint and nothing else: the request's end closes the stream."""
