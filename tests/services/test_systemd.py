@@ -91,11 +91,23 @@ async def test_the_watchdog_hears_from_the_loop_twice_in_its_time(
     listening: socket.socket, autojump_clock: trio.testing.MockClock
 ) -> None:
     systemd = Systemd(listening.getsockname(), watchdog=30)
+    systemd.ready([])
+    assert listening.recv(99).startswith(b"READY=1\n")
     with trio.move_on_after(40):
         await systemd.keep_watchdog()
     assert [listening.recv(99) for _ in range(3)] == [b"WATCHDOG=1"] * 3
     with pytest.raises(BlockingIOError):
         listening.recv(99)
+
+
+async def test_a_long_start_does_not_fill_the_socket(
+    listening: socket.socket, autojump_clock: trio.testing.MockClock
+) -> None:
+    systemd = Systemd(listening.getsockname(), watchdog=30)
+    with trio.move_on_after(10_000):
+        await systemd.keep_watchdog()
+    systemd.ready([])
+    assert listening.recv(99).startswith(b"READY=1\n")
 
 
 async def test_without_a_watchdog_no_task_stays(listening: socket.socket) -> None:

@@ -25,6 +25,7 @@ class Systemd:
     def __init__(self, path: str | None = None, watchdog: float | None = None) -> None:
         self._path = path
         self.watchdog = watchdog
+        self._is_ready = False
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] = os.environ) -> Self:
@@ -42,6 +43,7 @@ class Systemd:
             main_pid: the process to be watched from here on, where it is not the one that
                 systemd has started.
         """
+        self._is_ready = True
         text = f"READY=1\nSTATUS=listening on {', '.join(addresses)}"
         self.notify(text if main_pid is None else f"{text}\nMAINPID={main_pid}")
 
@@ -67,12 +69,14 @@ class Systemd:
         """Say that the event loop is alive, for as long as it is; until cancelled.
 
         Returns at once where systemd does not ask. A loop that does not come round says
-        nothing, whereupon systemd sends SIGABRT (``WatchdogSec=``).
+        nothing, whereupon systemd sends SIGABRT (``WatchdogSec=``). It counts from READY on, so
+        nothing is said before: the few messages that its socket holds must not be these ones.
         """
         if self.watchdog is None:
             return
         while True:
-            self.notify("WATCHDOG=1")
+            if self._is_ready:
+                self.notify("WATCHDOG=1")
             await trio.sleep(self.watchdog / 2)
 
     def notify(self, message: str) -> None:
