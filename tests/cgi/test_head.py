@@ -1,5 +1,6 @@
 """Response heads: what all front ends take, and nothing that any of them breaks on."""
 
+import contextlib
 import re
 from collections.abc import Iterator
 
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 
 from tests.capture_files import load_responses
 from trifcgi.cgi import complete_head, encode_head, end_of_head, error_response, is_bodyless
+from trifcgi.cgi.head import _heads, usual_head
 from trifcgi.errors import ResponseError
 
 TEXT = (b"Content-Type", b"text/plain")
@@ -410,3 +412,56 @@ def test_lengths_are_those_that_are_sent() -> None:
     encode_head(200, [(b"Content-Length", b"5"), (b"x", b"y")], lengths=lengths)
     encode_head(204, [(b"content-length", b"6")], lengths=lengths)
     assert lengths == [b"5"]
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from([200, 204, 304, 599, 99]),
+            st.lists(
+                st.tuples(
+                    st.sampled_from(
+                        [b"content-type", b"Content-Length", b"set-cookie", b"connection", b"a b"]
+                    ),
+                    st.sampled_from([b"", b"a", b"12", b"12", b"0" * 19, b"a\r\nb: c", b"\0"]),
+                ),
+                max_size=4,
+            ),
+        ),
+        max_size=5,
+    )
+)
+def test_the_usual_way_makes_the_same_heads(
+    heads: list[tuple[int, list[tuple[bytes, bytes]]]],
+) -> None:
+    for status, headers in [*heads, *heads]:
+        lengths: list[bytes] = []
+        try:
+            expected = encode_head(status, headers, lengths=lengths)
+        except ResponseError:
+            with contextlib.suppress(ResponseError):
+                assert usual_head(status, headers) is None
+            continue
+        head = usual_head(status, headers)
+        if head is not None:
+            assert head.data == expected
+            assert [head.content_length] == ([int(length) for length in lengths] or [-1])
+
+
+def test_the_usual_way_is_for_what_is_usual() -> None:
+    for value in (b"text/plain", b"text/html", b"text/html"):
+        pairs = [(b"content-length", b"13"), (b"content-type", value), (b"x-own", b"1")]
+        head = usual_head(200, pairs)
+        assert head is not None
+        assert head.data == encode_head(200, pairs)
+        assert head.content_length == 13
+    assert usual_head(200, [TEXT]) is usual_head(200, [TEXT])
+    for odd in ([[b"a", b"b"]], ((b"a", b"b"),), [(b"a", bytearray(b"b"))], [(b"a",)]):
+        assert usual_head(200, odd) is None
+
+
+def test_nothing_of_a_client_is_kept_of_a_head() -> None:
+    usual_head(200, [(b"set-cookie", b"session=secret"), (b"content-type", b"text/plain")])
+    kept = [(line.value, line.whole) for line in _heads.last.lines]
+    assert kept == [(None, b""), (b"text/plain", b"content-type: text/plain\r\n")]
+    assert _heads.last.head is None
