@@ -42,6 +42,49 @@ def test_what_is_looked_up_is_the_same_as_what_is_worked_out(
     assert outcome(encode_text_head, status, headers) == expected
 
 
+ALIKE = [("Content-Type", "a\x85b"), ("content-length", "13"), ("Server", "\x1cx")]
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["200 OK", "404 Not Found"]),
+            st.lists(st.sampled_from(ALIKE), max_size=3),
+            st.sampled_from(["13", "7", "", "-1", "\u0661", "9" * 19, "x"]),
+        ),
+        min_size=2,
+        max_size=6,
+    )
+)
+def test_what_came_before_changes_nothing(
+    heads: list[tuple[str, list[tuple[str, str]], str]],
+) -> None:
+    for status, headers, length in heads:
+        same = [(name, length if value == "13" else value) for name, value in headers]
+        expected = outcome(text_head._encode, status, same)
+        assert outcome(encode_text_head, status, same) == expected
+
+
+def test_a_head_is_known_again_whatever_its_length() -> None:
+    encode_text_head("200 OK", ALIKE)
+    for length in ("13", "5"):
+        headers = [ALIKE[0], ("content-length", length), ALIKE[2]]
+        made = encode_text_head("200 OK", headers)
+        assert made.content_length == int(length)
+        assert made.head == text_head._encode("200 OK", headers).head
+    last = text_head._memory.last
+    assert last is not None
+    assert encode_text_head("200 OK", ALIKE) is last.head
+
+
+def test_nothing_of_a_client_is_kept() -> None:
+    encode_text_head("200 OK", ALIKE)
+    encode_text_head("200 OK", [*ALIKE, ("Set-Cookie", "secret")])
+    last = text_head._memory.last
+    assert last is not None
+    assert last.names == [name for name, _ in ALIKE]
+
+
 def test_a_head() -> None:
     made = encode_text_head("200 OK", [("Content-Length", "13"), ("X-Name", "caf\xe9")])
     assert made.head == encode_head(200, [(b"Content-Length", b"13"), (b"X-Name", b"caf\xe9")])

@@ -127,7 +127,7 @@ class ASGIHandler:
             await request.stdout.send_all(error_response(400, str(error)))
             return
         try:
-            await self.app(exchange.take_scope(), exchange.receive, exchange)
+            await exchange.call(self.app)
         except Exception as error:
             # A framework turns the disconnect into an exception of its own and lets it
             # pass (Starlette's ClientDisconnect): routine, yet a mistake made in clean-up

@@ -91,14 +91,14 @@ class Exchange:
         self.told = False
         self.told_to_end = False
 
-    def take_scope(self) -> Scope:
-        """The connection scope, once: an application may keep ``send`` in it, and two that hold
-        each other would be left to the garbage collector.
+    def call(self, app: Any) -> Any:
+        """Call the application, once.
+
+        The scope is not kept: an application may have ``send`` in it, and two that hold each
+        other would be left to the garbage collector.
         """
-        scope = self._scope
-        assert scope is not None
-        self._scope = None
-        return scope
+        scope, self._scope = self._scope, None
+        return app(scope, self.receive, self)
 
     def receive(self) -> Coroutine[Any, Any, Message]:
         """The application's ``receive``."""

@@ -42,6 +42,7 @@ __all__ = [
     "end_of_head",
     "error_response",
     "is_bodyless",
+    "says_nothing",
     "usual_head",
 ]
 
@@ -110,6 +111,12 @@ def _fate(name: bytes) -> int:
 
 
 _fates: Final = LearnedNames(_fate)
+
+
+def says_nothing(name: bytes) -> bool:
+    """Whether a header of that name, in lower case, is never one client's own."""
+    return name in _LEARNED
+
 
 # The standard library's phrases differ from one Python to the next where RFC 9110 renamed
 # a status; these are the RFC's.

@@ -5,7 +5,7 @@ The same rules as in :mod:`trifcgi.cgi.head`, which makes every head that is out
 
 from typing import Any, Final
 
-from trifcgi.cgi.head import encode_head
+from trifcgi.cgi.head import encode_head, says_nothing
 from trifcgi.errors import ResponseError
 
 __all__ = ["TextHead", "encode_text_head"]
@@ -40,6 +40,10 @@ def encode_text_head(status: Any, headers: Any) -> TextHead:
         ResponseError: no status; not Latin-1 (PEP 3333); or see
             :func:`~trifcgi.cgi.head.encode_head`.
     """
+    last = _memory.last
+    head = None if last is None else last.again(status, headers)
+    if head is not None:
+        return head
     try:
         known = _statuses.get(status)
         if known is None:
@@ -49,7 +53,10 @@ def encode_text_head(status: Any, headers: Any) -> TextHead:
         )
     except (AttributeError, TypeError, ValueError):
         usual = None
-    return _encode(status, headers) if usual is None else usual
+    if usual is None:
+        return _encode(status, headers)
+    _memory.keep(status, headers, usual)
+    return usual
 
 
 # What is usual: looked up instead of worked out
@@ -64,17 +71,19 @@ class _Status:
 
 
 class _Name:
-    __slots__ = ("is_length", "start")
+    __slots__ = ("again", "is_length", "start")
 
-    def __init__(self, start: str, is_length: bool) -> None:
+    def __init__(self, start: str, is_length: bool, again: bool) -> None:
         self.start = start
         self.is_length = is_length
+        self.again = again
 
 
 # Apps write the same few over and over. What clients make up gets in here only where an app
 # gives it back, hence the bounds.
 _MOST: Final = 256
 _LONGEST: Final = 64
+_LONGEST_HEAD: Final = 2048
 _statuses: Final[dict[Any, _Status]] = {}
 _names: Final[dict[Any, _Name]] = {}
 
@@ -95,7 +104,8 @@ def _learn_name(name: Any) -> _Name | None:
     start = start[: start.index("\r\n")]
     if len(name) > _LONGEST or start != name + ": ":
         return None  # long, or dropped
-    learned = _Name(start, name.lower() == "content-length")
+    lowered = name.lower()
+    learned = _Name(start, lowered == "content-length", says_nothing(lowered.encode("latin-1")))
     if len(_names) >= _MOST:
         _names.clear()
     _names[str(name)] = learned
@@ -127,6 +137,93 @@ def _encode_usual(status: _Status, headers: list[Any]) -> TextHead | None:
     if head.count("\n") != lines or head.count("\r") != lines or "\0" in head:
         return None
     return TextHead(head.encode("latin-1"), status.code, length)
+
+
+# What is all the same, but for Content-Length
+
+
+class _LastHead:
+    """A head that had nothing of one client in it.
+
+    Attributes:
+        status: what it was made of.
+        names: what it was made of.
+        values: what it was made of.
+        length_at: which of them is Content-Length; -1: none.
+        head: the whole.
+        before: it up to the value of Content-Length.
+        after: the rest of it.
+    """
+
+    __slots__ = ("after", "before", "head", "length_at", "names", "status", "values")
+
+    def __init__(
+        self, status: str, names: list[str], values: list[str], length_at: int, head: TextHead
+    ) -> None:
+        self.status = status
+        self.names = names
+        self.values = values
+        self.length_at = length_at
+        self.head = head
+        self.before = self.after = ""
+        if length_at >= 0:
+            lines = head.head.decode("latin-1").split("\r\n")
+            self.before = "\r\n".join([*lines[:length_at], names[length_at] + ": "])
+            self.after = "\r\n".join(["", *lines[length_at + 1 :]])
+
+    def again(self, status: Any, headers: Any) -> TextHead | None:
+        """The head, if it is the same again but for Content-Length."""
+        names = self.names
+        if type(status) is not str or type(headers) is not list or len(headers) != len(names):
+            return None
+        if status != self.status:
+            return None
+        length: str | None = None
+        for at, pair in enumerate(headers):
+            if type(pair) is not tuple or len(pair) != 2:
+                return None
+            name = pair[0]
+            value = pair[1]
+            if type(name) is not str or type(value) is not str or name != names[at]:
+                return None
+            if value != self.values[at]:
+                if at != self.length_at:
+                    return None
+                length = value
+        return self.head if length is None else self._with_length(length)
+
+    def _with_length(self, length: str) -> TextHead | None:
+        if not length.isascii() or not length.isdecimal() or len(length) > 18:
+            return None
+        head = self.before + length + self.after
+        return TextHead(head.encode("latin-1"), self.head.status, int(length))
+
+
+class _Memory:
+    __slots__ = ("last",)
+
+    def __init__(self) -> None:
+        self.last: _LastHead | None = None
+
+    def keep(self, status: str, headers: list[Any], head: TextHead) -> None:
+        """Take note of a head, if it may be kept."""
+        if len(head.head) > _LONGEST_HEAD:
+            return
+        names: list[str] = []
+        values: list[str] = []
+        length_at = -1
+        for name, value in headers:
+            known = _names.get(name)
+            if known is None or not (known.is_length or known.again):
+                return
+            if known.is_length:
+                length_at = len(names)
+            names.append(str(name))
+            values.append(str(value))
+        self.last = _LastHead(str(status), names, values, length_at, head)
+
+
+_memory: Final = _Memory()
 
 
 # What is not, and what is wrong with it
