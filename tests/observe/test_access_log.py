@@ -92,6 +92,21 @@ class TestCombined:
         for reason in StopReason:
             assert COMBINED.fullmatch(line(reason=reason))
 
+    @pytest.mark.parametrize(
+        ("size", "duration", "written"),
+        [
+            (0, 0.0, b" 0 "),
+            (999, 0.9999996, b" 999 "),
+            (1000, 1.0, b" 1000 "),
+            (65_007, 59.000001, b" 65007 "),
+            (1 << 40, 86_400.5, b" 1099511627776 "),
+        ],
+    )
+    def test_numbers_of_any_size(self, size: int, duration: float, written: bytes) -> None:
+        found = line(body_bytes=size, duration=duration)
+        assert written in found
+        assert b" time=%.6f " % duration in found
+
     def test_a_request_without_a_response_has_status_000(self) -> None:
         assert b'" 000 0 "' in line(status=None, body_bytes=0, reason=StopReason.LOST)
 
@@ -167,6 +182,18 @@ class TestJSON:
             "end": "complete",
             "role": "responder",
         }
+
+    def test_what_is_not_there_is_null(self) -> None:
+        outcome = attrs.evolve(WELL, status=None, duration=61.5, body_bytes=1_234_567)
+        found = json.loads(json_line(fields_of({}), Role.FILTER, outcome, STAMP.iso))
+        assert (found["status"], found["method"], found["uri"]) == (None, None, "-")
+        assert (found["duration"], found["bytes"], found["role"]) == (61.5, 1_234_567, "filter")
+
+    def test_bytes_that_are_not_utf_8_are_told(self) -> None:
+        found = json_line(
+            fields_of({**GET, b"HTTP_REFERER": b'caf\xe9"'}), Role.RESPONDER, WELL, STAMP.iso
+        )
+        assert json.loads(found)["referer"] == r'caf\xe9"'
 
     @given(st.dictionaries(st.sampled_from([*GET, b"REMOTE_USER"]), st.binary()))
     def test_whatever_a_peer_sends_makes_one_object(self, params: dict[bytes, bytes]) -> None:
@@ -244,6 +271,16 @@ class TestAccessLog:
         file.close()
         times = [json.loads(text)["time"][17:19] for text in path.read_text().splitlines()]
         assert times == ["56", "57"]
+
+    async def test_many_lines_do_not_wait(self, tmp_path: Path) -> None:
+        path = tmp_path / "log"
+        file = LogFile(str(path))
+        log = AccessLog(file)
+        for _ in range(1000):
+            log.request_ended(finished(), WELL)
+        assert 1000 - path.read_bytes().count(b"\n") < 600
+        file.close()
+        assert path.read_bytes().count(b"\n") == 1000
 
     async def test_of_a_name_sent_twice_the_last_counts(self, tmp_path: Path) -> None:
         path = tmp_path / "log"

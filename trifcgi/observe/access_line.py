@@ -1,43 +1,66 @@
-r"""A line of the access log in the combined format; compiled.
+r"""A line of the access log, as text in the combined format or as JSON; compiled.
 
-Peers choose nearly everything in a line. ``"`` and ``\`` are written ``\"`` and ``\\``,
-control characters and bytes that are not UTF-8 ``\xNN``.
+Peers choose nearly everything in a line. In text ``"`` and ``\`` are written ``\"`` and ``\\``,
+control characters and bytes that are not UTF-8 ``\xNN``. In JSON bytes that are not UTF-8 stand as
+the text ``\xNN``.
 """
 
-from collections.abc import Mapping
-from typing import Final
+import json
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Final
 
-from trifcgi.observe.instrument import Outcome, StopReason
+from trifcgi.observe.instrument import Outcome
+from trifcgi.observe.log_file import FLUSH_SIZE
+from trifcgi.observe.recorder import COMPLETE, Recorder, end_of
 from trifcgi.protocol.pairs import long_lengths
 
-__all__ = ["Fields", "combined_line", "end_of", "fields_in", "fields_of", "target_of"]
+if TYPE_CHECKING:
+    from mypy_extensions import i64
+
+    from trifcgi.observe.log_file import LogFile
+
+__all__ = ["AccessLines", "Fields", "combined_line", "fields_in", "fields_of", "json_line"]
 
 Fields = list[bytes]
 """The values that a line tells, in this order: REMOTE_ADDR, REMOTE_USER, REQUEST_METHOD,
 REQUEST_URI, SERVER_PROTOCOL, HTTP_REFERER, HTTP_USER_AGENT, SCRIPT_NAME, PATH_INFO, QUERY_STRING;
 ``b""`` for one that was not sent."""
 
-_NAMES: Final = (
+_NAMES: Final = [
     b"REMOTE_ADDR", b"REMOTE_USER", b"REQUEST_METHOD", b"REQUEST_URI", b"SERVER_PROTOCOL",
     b"HTTP_REFERER", b"HTTP_USER_AGENT", b"SCRIPT_NAME", b"PATH_INFO", b"QUERY_STRING",
-)  # fmt: skip
-_PLACES: Final = {name: place for place, name in enumerate(_NAMES)}
-_WANTED: Final = [False] * (16 << 8)
-"""Whether a name of that length (above) and first byte (below) may be looked for."""
-for _name in _NAMES:
-    _WANTED[len(_name) << 8 | _name[0]] = True
+]  # fmt: skip
+_TARGET: Final = 3
+_SHORTEST: Final = 9
+_LONGEST: Final = 15
 
-_UNSAFE: Final = bytes(c for c in range(256) if not 0x20 <= c < 0x7F or c in b'"\\')
 
+def _places(names: list[bytes]) -> bytes:
+    """Which of the names a name can be, by its length (above) and two of its bytes (below):
+    its place and one more; 0 for none.
+    """
+    places = bytearray(_LONGEST + 1 << 8)
+    for name in names:
+        places[len(name) << 8 | name[0] ^ name[_SHORTEST - 1]] = _NAMES.index(name) + 1
+    return bytes(places)
+
+
+# The last three matter only where the target is not told in one piece.
+_USUAL_PLACES: Final = _places(_NAMES[:7])
+_PLACES: Final = _places(_NAMES)
+
+# What stands for itself in both formats, and a byte that does not for everything else.
+_PLAIN: Final = bytes(c if 0x20 <= c < 0x7F and c not in b'"\\' else c ^ 0xFF for c in range(256))
 _SPACE: Final = 0x20  # as a number: bytes that hold bytes are sought by way of an exception
 
-_ENDS: Final[Mapping[StopReason | None, str]] = {
-    None: "complete",
-    **{reason: reason.value.replace(" ", "-") for reason in StopReason},
-}
 _RESPONDER: Final = 1
-_ROLES: Final = {2: " role=authorizer", 3: " role=filter"}
-_STATUSES: Final = [f"{status:03}" for status in range(1000)]
+_ROLES: Final = {1: "responder", 2: "authorizer", 3: "filter"}
+
+# Numbers are put together of these: to make one takes longer than all the rest of a line.
+_THREE_DIGITS: Final = [b"%03d" % number for number in range(1000)]
+_UP_TO_THREE: Final = [b"%d" % number for number in range(1000)]
+_STATUSES: Final = [b'" %03d ' % number for number in range(1000)]
+_USUAL_END: Final = b" in=0 app_status=0 end=complete\n"
 
 
 def fields_in(block: bytes) -> Fields:
@@ -46,23 +69,41 @@ def fields_in(block: bytes) -> Fields:
     A name that occurs twice counts as it was sent last (nginx sends REMOTE_USER twice where the
     configuration overrides its stock params).
     """
-    fields = [b""] * 10
-    at = 0
-    end = len(block)
+    return _fields_at(block, _PLACES)
+
+
+def _needed_fields(block: bytes) -> Fields:
+    fields = _fields_at(block, _USUAL_PLACES)
+    return fields if fields[_TARGET] else fields_in(block)
+
+
+def _fields_at(block: bytes, places: bytes) -> Fields:
+    fields = [b"", b"", b"", b"", b"", b"", b"", b"", b"", b""]
+    at: i64 = 0
+    end: i64 = len(block)
     while at < end:
-        name_length = block[at]
-        value_length = block[at + 1]
+        name_length: i64 = block[at]
+        value_length: i64 = block[at + 1]
         if name_length < 128 and value_length < 128:
             at += 2
         else:
-            at, name_length, value_length = long_lengths(block, at)
-        middle = at + name_length
-        # Most names are not looked for, and two numbers tell.
-        if 0 < name_length < 16 and _WANTED[name_length << 8 | block[at]]:
-            place = _PLACES.get(block[at:middle])
-            if place is not None:
-                fields[place] = block[middle : middle + value_length]
-        at = middle + value_length
+            start, name, value = long_lengths(block, at)
+            at = start
+            name_length = name
+            value_length = value
+        middle: i64 = at + name_length
+        stop: i64 = middle + value_length
+        if _SHORTEST <= name_length <= _LONGEST:
+            # Most names are not looked for, and two of their bytes tell.
+            key: i64 = name_length << 8 | block[at] ^ block[at + _SHORTEST - 1]
+            place: i64 = places[key]
+            if (
+                place
+                and (value_length or fields[place - 1])
+                and block[at:middle] == _NAMES[place - 1]
+            ):
+                fields[place - 1] = block[middle:stop]
+        at = stop
     return fields
 
 
@@ -71,8 +112,97 @@ def fields_of(params: Mapping[bytes, bytes]) -> Fields:
     return [params.get(name, b"") for name in _NAMES]
 
 
+class AccessLines(Recorder):
+    """Adds a line to a log for every request that ends.
+
+    Args:
+        file: the log.
+        as_json: which of the formats.
+        clock: seconds since 1970.
+        stamp: writes a time, given in whole seconds, as the format wants it.
+        wake: called when a line comes and none was expected.
+
+    Attributes:
+        expected: whether whoever was woken still looks for lines.
+    """
+
+    __slots__ = (
+        "_as_json",
+        "_clock",
+        "_file",
+        "_lines",
+        "_second",
+        "_size",
+        "_stamp",
+        "_stamp_at",
+        "_wake",
+        "expected",
+    )
+
+    def __init__(
+        self,
+        file: "LogFile",
+        as_json: bool,
+        clock: Callable[[], float],
+        stamp: Callable[[int], bytes],
+        wake: Callable[[], None],
+    ) -> None:
+        self._file = file
+        self._lines: list[bytes] = file.lines
+        self._size = 0
+        self._as_json = as_json
+        self._clock = clock
+        self._stamp_at = stamp
+        self._wake = wake
+        self._second = -1.0
+        self._stamp = b""
+        self.expected = False
+
+    def record(
+        self,
+        block: bytes,
+        params: Mapping[bytes, bytes],
+        role: int,
+        status: int,
+        body_bytes: int,
+        bytes_in: int,
+        duration: float,
+        app_status: int,
+        end: str,
+    ) -> None:
+        """Form this request's line."""
+        now = self._clock()
+        if not self._second <= now < self._second + 1.0:
+            self._begin_second(now)
+        # To decode all params, where nobody else has, costs more than the line.
+        fields = _needed_fields(block) if block else fields_of(params)
+        if self._as_json:
+            line = _as_json(
+                fields, role, status, body_bytes, bytes_in, duration, app_status, end, self._stamp
+            )
+        else:
+            line = _combined(
+                fields, role, status, body_bytes, bytes_in, duration, app_status, end, self._stamp
+            )
+        lines = self._lines
+        if not lines:
+            self._size = 0
+        lines.append(line)
+        self._size += len(line)
+        if self._size >= FLUSH_SIZE:
+            self._file.flush()
+        if not self.expected:
+            self.expected = True
+            self._wake()
+
+    def _begin_second(self, now: float) -> None:
+        second = int(now)
+        self._second = float(second)
+        self._stamp = self._stamp_at(second)
+
+
 def combined_line(fields: Fields, role: int, outcome: Outcome, stamp: bytes) -> bytes:
-    """The line of one request, with its newline.
+    """The line of one request in the combined format, with its newline.
 
     Args:
         fields: what the front end sent.
@@ -80,56 +210,132 @@ def combined_line(fields: Fields, role: int, outcome: Outcome, stamp: bytes) -> 
         outcome: how it ended.
         stamp: when it ended, as the format writes it.
     """
-    address = fields[0] or b"-"
-    user = fields[1] or b"-"
-    method = fields[2] or b"-"
-    target = fields[3] or target_of(fields) or b"-"
-    protocol = fields[4] or b"-"
-    referer = fields[5] or b"-"
-    agent = fields[6] or b"-"
-    told = b"".join([address, user, method, target, protocol, referer, agent])
+    return _combined(
+        fields, role, outcome.status or 0, outcome.body_bytes, outcome.bytes_in,
+        outcome.duration, outcome.app_status,
+        end_of(outcome.reason, outcome.failed, outcome.refused), stamp,
+    )  # fmt: skip
+
+
+def json_line(fields: Fields, role: int, outcome: Outcome, stamp: str) -> bytes:
+    """The same as a JSON object; what the front end did not send is ``null``."""
+    return _as_json(
+        fields, role, outcome.status or 0, outcome.body_bytes, outcome.bytes_in,
+        outcome.duration, outcome.app_status,
+        end_of(outcome.reason, outcome.failed, outcome.refused), stamp.encode(),
+    )  # fmt: skip
+
+
+def _combined(
+    fields: Fields,
+    role: int,
+    status: int,
+    body_bytes: int,
+    bytes_in: int,
+    duration: float,
+    app_status: int,
+    end: str,
+    stamp: bytes,
+) -> bytes:
+    address = _told(fields[0])
+    user = _told(fields[1])
+    method = _told(fields[2])
+    target = _told(fields[_TARGET])
+    if target == b"-":
+        target = _told(_target_of(fields))
+    protocol = _told(fields[4])
+    referer = _told(fields[5])
+    agent = _told(fields[6])
     # One pass over all that the peer chose, and a second look only where that finds
     # something. The first two fields stand outside quotes.
-    if len(told.translate(None, _UNSAFE)) != len(told) or _SPACE in user or _SPACE in address:
+    told = b"%b%b%b%b%b%b%b" % (address, user, method, target, protocol, referer, agent)
+    if not _is_plain(told) or _SPACE in address or (len(fields[1]) and _SPACE in user):
         address = _escaped(address).replace(b" ", rb"\x20")
         user = _escaped(user).replace(b" ", rb"\x20")
         method, target, protocol = _escaped(method), _escaped(target), _escaped(protocol)
         referer, agent = _escaped(referer), _escaped(agent)
-    status = outcome.status or 0
-    status_text = _STATUSES[status] if 0 <= status < 1000 else str(status)
-    micros = int(outcome.duration * 1e6 + 0.5)
-    fraction = str(1_000_000 + micros % 1_000_000)[1:]
-    told_role = "" if role == _RESPONDER else _ROLES.get(role, f" role={role}")
-    size = f'" {status_text} {outcome.body_bytes} "'
-    rest = (
-        f'" time={micros // 1_000_000}.{fraction} in={outcome.bytes_in}'
-        f" app_status={outcome.app_status} end={end_of(outcome)}{told_role}\n"
-    )
-    return b"".join([
-        address, b" - ", user, b" [", stamp, b'] "', method, b" ", target, b" ", protocol,
-        size.encode(), referer, b'" "', agent, rest.encode(),
-    ])  # fmt: skip
+    code = _STATUSES[status] if 0 <= status < 1000 else b'" %d ' % status
+    if not bytes_in and not app_status and end == COMPLETE and role == _RESPONDER:
+        rest = _USUAL_END
+    else:
+        told_role = "" if role == _RESPONDER else f" role={_ROLES.get(role, str(role))}"
+        rest = f" in={bytes_in} app_status={app_status} end={end}{told_role}\n".encode()
+    micros: i64 = int(duration * 1e6 + 0.5)
+    fraction: i64 = micros % 1_000_000
+    whole = _number(micros // 1_000_000)
+    return b'%b - %b [%b] "%b %b %b%b%b "%b" "%b" time=%b.%b%b%b' % (
+        address, user, stamp, method, target, protocol, code, _number(body_bytes),
+        referer, agent, whole, _THREE_DIGITS[fraction // 1000], _THREE_DIGITS[fraction % 1000],
+        rest,
+    )  # fmt: skip
 
 
-def end_of(outcome: Outcome) -> str:
-    """Why a request ended, in a word."""
-    reason = outcome.reason
-    if reason is None:
-        if outcome.refused:
-            return "refused"
-        return "failed" if outcome.failed else "complete"
-    return _ENDS[reason]
+def _as_json(
+    fields: Fields,
+    role: int,
+    status: int,
+    body_bytes: int,
+    bytes_in: int,
+    duration: float,
+    app_status: int,
+    end: str,
+    stamp: bytes,
+) -> bytes:
+    uri = fields[_TARGET] or _target_of(fields) or b"-"
+    told = b"%b%b%b%b%b%b%b" % (
+        fields[0], fields[1], fields[2], uri, fields[4], fields[5], fields[6],
+    )  # fmt: skip
+    plain = _is_plain(told)
+    return (
+        b'{"time": "%b", "logger": "trifcgi.access", "remote_addr": %b, "remote_user": %b, '
+        b'"method": %b, "uri": %b, "protocol": %b, "status": %b, "bytes": %b, "referer": %b, '
+        b'"user_agent": %b, "duration": %b, "bytes_in": %b, "app_status": %b, "end": "%b", '
+        b'"role": %b}\n' % (
+            stamp,
+            _text(fields[0], plain), _text(fields[1], plain), _text(fields[2], plain),
+            _text(uri, plain), _text(fields[4], plain),
+            _number(status) if status else b"null", _number(body_bytes),
+            _text(fields[5], plain), _text(fields[6], plain),
+            b"%.6f" % duration, _number(bytes_in), _number(app_status), end.encode(),
+            b'"%b"' % _ROLES[role].encode() if role in _ROLES else _number(role),
+        )
+    )  # fmt: skip
 
 
-def target_of(fields: Fields) -> bytes:
+def _text(value: bytes, plain: bool) -> bytes:
+    if not value:
+        return b"null"
+    if plain:
+        return b'"%b"' % value
+    return json.dumps(value.decode("utf-8", "backslashreplace")).encode()
+
+
+def _number(number: int) -> bytes:
+    if 0 <= number < 1000:
+        return _UP_TO_THREE[number]
+    if 0 <= number < 1_000_000:
+        return b"%b%b" % (_UP_TO_THREE[number // 1000], _THREE_DIGITS[number % 1000])
+    return b"%d" % number
+
+
+def _told(value: bytes) -> bytes:
+    return value if len(value) else b"-"
+
+
+def _target_of(fields: Fields) -> bytes:
     """The request target, where the front end sends no REQUEST_URI; ``b""`` if it is not told."""
     path = fields[7] + fields[8]
     query = fields[9]
     return path + b"?" + query if query else path
 
 
+def _is_plain(value: bytes) -> bool:
+    # Where nothing changes it is the same object, which is compared in no time.
+    return value.translate(_PLAIN) == value
+
+
 def _escaped(value: bytes) -> bytes:
-    if len(value.translate(None, _UNSAFE)) == len(value):
+    if _is_plain(value):
         return value
     value = value.replace(b"\\", rb"\\").replace(b'"', rb"\"")
     text = value.decode("utf-8", "backslashreplace")

@@ -15,7 +15,6 @@ programs that read such logs want a number there. Roles other than the responder
 How hostile bytes are written, :mod:`trifcgi.observe.access_line` says.
 """
 
-import json
 import time
 from collections.abc import Callable
 from typing import Final
@@ -23,17 +22,10 @@ from typing import Final
 import attrs
 import trio
 
-from trifcgi.observe.access_line import (
-    Fields,
-    combined_line,
-    end_of,
-    fields_in,
-    fields_of,
-    target_of,
-)
+from trifcgi.observe.access_line import AccessLines, json_line
 from trifcgi.observe.instrument import Instrument, Outcome
 from trifcgi.observe.log_file import LogFile
-from trifcgi.protocol.constants import Role
+from trifcgi.observe.recorder import end_of
 from trifcgi.request import Request
 
 __all__ = ["AccessLog", "Stamp", "json_line"]
@@ -85,30 +77,22 @@ class AccessLog(Instrument):
         self, file: LogFile, format: str = "text", *, clock: Callable[[], float] = time.time
     ) -> None:
         self._file = file
-        self._json = format == "json"
-        self._clock = clock
-        self._second = -1
-        self._stamp = Stamp.at(0)
-        self._expected = False
         self._waiting = trio.Event()
+        as_json = format == "json"
+        write = _iso if as_json else _combined
+        self.recorder = AccessLines(file, as_json, clock, write, self._wake)
+
+    def _wake(self) -> None:
+        self._waiting.set()
 
     def request_ended(self, request: Request, outcome: Outcome) -> None:
         """Form this request's line."""
-        second = int(self._clock())
-        if second != self._second:
-            self._second = second
-            self._stamp = Stamp.at(second)
         block = request.block
-        # To decode all params, where nobody else has, costs more than the line.
-        fields = fields_in(block) if block else fields_of(request.named)
-        if self._json:
-            line = json_line(fields, request.role, outcome, self._stamp.iso)
-        else:
-            line = combined_line(fields, request.role, outcome, self._stamp.combined)
-        self._file.add(line)
-        if not self._expected:
-            self._expected = True
-            self._waiting.set()
+        self.recorder.record(
+            block, {} if block else request.named, request.role,
+            outcome.status or 0, outcome.body_bytes, outcome.bytes_in, outcome.duration,
+            outcome.app_status, end_of(outcome.reason, outcome.failed, outcome.refused),
+        )  # fmt: skip
 
     async def keep_flushed(self) -> None:
         """Write lines out soon after they came, until cancelled."""
@@ -119,36 +103,12 @@ class AccessLog(Instrument):
             self._file.flush()
             if self._file.empty:
                 self._waiting = trio.Event()
-                self._expected = False
+                self.recorder.expected = False
 
 
-def json_line(fields: Fields, role: int, outcome: Outcome, stamp: str) -> bytes:
-    r"""The same as a JSON object; what the front end did not send is ``null``.
-
-    Bytes that are not UTF-8 stand in it as the text ``\xNN``. For the arguments see
-    :func:`~trifcgi.observe.access_line.combined_line`.
-    """
-    address, user, method, uri, protocol, referer, agent = map(_text, fields[:7])
-    values = {
-        "time": stamp,
-        "logger": "trifcgi.access",
-        "remote_addr": address,
-        "remote_user": user,
-        "method": method,
-        "uri": uri or _text(target_of(fields) or b"-"),
-        "protocol": protocol,
-        "status": outcome.status,
-        "bytes": outcome.body_bytes,
-        "referer": referer,
-        "user_agent": agent,
-        "duration": round(outcome.duration, 6),
-        "bytes_in": outcome.bytes_in,
-        "app_status": outcome.app_status,
-        "end": end_of(outcome),
-        "role": role.name.lower() if isinstance(role, Role) else role,
-    }
-    return json.dumps(values).encode() + b"\n"
+def _combined(second: int) -> bytes:
+    return Stamp.at(second).combined
 
 
-def _text(value: bytes) -> str | None:
-    return value.decode("utf-8", "backslashreplace") if value else None
+def _iso(second: int) -> bytes:
+    return Stamp.at(second).iso.encode()

@@ -6,14 +6,15 @@ import select
 import stat
 from typing import Final
 
-__all__ = ["STDOUT", "LogFile"]
+__all__ = ["FLUSH_SIZE", "STDOUT", "LogFile"]
 
 _log: Final = logging.getLogger("trifcgi.access_log")
 
 STDOUT: Final = "-"
 _STDOUT_FD: Final = 1
 _FLAGS: Final = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
-_FLUSH_SIZE: Final = 64 * 1024
+FLUSH_SIZE: Final = 64 * 1024
+"""Bytes of lines that are written without waiting for more."""
 _MOST_UNSENT: Final = 1 << 20
 _PIPE_BUF: Final = 4096  # PIPE_BUF of Linux; POSIX promises an eighth of it
 
@@ -30,6 +31,8 @@ class LogFile:
 
     Attributes:
         lost: lines dropped so far.
+        lines: those that have come together, always in the same list. Whoever appends to it calls
+            :meth:`flush` once they are :data:`FLUSH_SIZE` long.
 
     Raises:
         OSError: the file cannot be opened.
@@ -39,7 +42,7 @@ class LogFile:
         self.lost = 0
         self._path = path
         self._name = "stdout" if path == STDOUT else path
-        self._lines: list[bytes] = []
+        self.lines: list[bytes] = []
         self._size = 0
         self._unsent = bytearray()
         self._torn = False
@@ -55,19 +58,19 @@ class LogFile:
     @property
     def empty(self) -> bool:
         """Whether every line has been written or dropped."""
-        return not self._lines and not self._unsent
+        return not self.lines and not self._unsent
 
     def add(self, line: bytes) -> None:
         """Append a line, given with its newline. Never raises."""
-        self._lines.append(line)
+        self.lines.append(line)
         self._size += len(line)
-        if self._size >= _FLUSH_SIZE:
+        if self._size >= FLUSH_SIZE:
             self.flush()
 
     def flush(self) -> None:
         """Write what has come together, as far as it goes without waiting. Never raises."""
-        self._unsent += b"".join(self._lines)
-        self._lines.clear()
+        self._unsent += b"".join(self.lines)
+        self.lines.clear()
         self._size = 0
         if not self._unsent:
             return

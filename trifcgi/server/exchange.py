@@ -598,21 +598,29 @@ class Exchange:
 
     def outcome(self, app_status: int, now: float) -> Outcome:
         """How it went, for the instruments."""
-        if self.status is None and self.head is not None:
-            self.status = _status_of(self.head)
+        self.status_sent()
         # By position, in the order of its attributes: names cost a third more.
         return Outcome(
             self.status, self.body_bytes, self.received, max(0.0, now - self.begun_at),
             app_status, self.reason, self.failed, self.refused,
         )  # fmt: skip
 
+    def status_sent(self) -> int:
+        """The status of the response; 0 where none was begun or it has none."""
+        if self.status is None and self.head is not None:
+            self.status = _status_of(self.head)
+        return self.status or 0
+
 
 _STATUS = re.compile(rb"^status:[ \t]*([0-9]{3})", re.IGNORECASE | re.MULTILINE)
 
 
 def _status_of(head: bytes) -> int | None:
-    if head.startswith(b"Status: ") and head[8:11].isdigit():  # as our own heads begin
-        return int(head[8:11])
+    if head.endswith(b"\nStatus: 200 OK\r\n\r\n"):
+        return 200
+    at = head.rfind(b"\nStatus: ") + 9  # the last line of our own heads
+    if at > 8 and head[at : at + 3].isdigit():
+        return int(head[at : at + 3])
     found = _STATUS.search(head)
     return int(found[1]) if found else None
 

@@ -1,10 +1,11 @@
 """The instruments of a data plane, called safely."""
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from trifcgi.observe.instrument import Instrument
+from trifcgi.observe.recorder import Recorder, end_of
 
 if TYPE_CHECKING:
     from trifcgi.server.exchange import Exchange
@@ -15,19 +16,24 @@ _Hook: TypeAlias = Callable[..., Any]
 
 _log: Final = logging.getLogger("trifcgi.server")
 
+_IN_BLOCK: Final[Mapping[bytes, bytes]] = {}
+
 
 class Observers:
     """Calls the hooks that instruments override. One that raises is logged and switched off."""
 
-    __slots__ = ("_closed", "_ended", "_opened", "_started")
+    __slots__ = ("_closed", "_ended", "_opened", "_recorders", "_recording", "_started")
 
     def __init__(self, instruments: Iterable[Instrument]) -> None:
         everyone = list(instruments)
+        self._recording = [each for each in everyone if _recorder_of(each) is not None]
+        self._recorders = _recorders_of(self._recording)
         # A request must not pay for hooks that nobody has.
         self._opened = _overridden(everyone, "connection_opened")
         self._closed = _overridden(everyone, "connection_closed")
         self._started = _overridden(everyone, "request_started")
-        self._ended = _overridden(everyone, "request_ended")
+        hooked = [each for each in everyone if _recorder_of(each) is None]
+        self._ended = _overridden(hooked, "request_ended")
 
     def connection_opened(self, peer: str) -> None:
         """Pass on to :meth:`Instrument.connection_opened`."""
@@ -46,7 +52,9 @@ class Observers:
                 self._call(hook, exchange)
 
     def request_ended(self, exchange: "Exchange", app_status: int, now: float) -> None:
-        """Pass on to :meth:`Instrument.request_ended`."""
+        """Tell the recorders, and pass on to :meth:`Instrument.request_ended`."""
+        if self._recorders:
+            self._record(exchange, app_status, now)
         if self._ended:
             outcome = exchange.outcome(app_status, now)
             for hook in self._ended:
@@ -54,6 +62,25 @@ class Observers:
                     hook(exchange, outcome)
                 except Exception:  # noqa: BLE001 - logged, and the instrument is out
                     self._failed(hook)
+
+    def _record(self, exchange: "Exchange", app_status: int, now: float) -> None:
+        block = exchange.block
+        params = _IN_BLOCK if block else exchange.named
+        status = exchange.status_sent()
+        duration = now - exchange.begun_at
+        if duration < 0.0:
+            duration = 0.0
+        end = end_of(exchange.reason, exchange.failed, exchange.refused)
+        instruments = self._recording
+        for i, recorder in enumerate(self._recorders):
+            try:
+                recorder.record(
+                    block, params, exchange.role, status, exchange.body_bytes, exchange.received,
+                    duration, app_status, end,
+                )  # fmt: skip
+            except Exception:  # noqa: BLE001 - logged, and the instrument is out
+                _log.exception("the instrument %r raised and is switched off", instruments[i])
+                self._switch_off(instruments[i])
 
     def _call(self, hook: _Hook, *arguments: object) -> None:
         try:
@@ -69,10 +96,22 @@ class Observers:
 
     def _switch_off(self, instrument: object) -> None:
         # New ones: the old may just be gone through.
+        self._recording = [each for each in self._recording if each is not instrument]
+        self._recorders = _recorders_of(self._recording)
         self._opened = _without(self._opened, instrument)
         self._closed = _without(self._closed, instrument)
         self._started = _without(self._started, instrument)
         self._ended = _without(self._ended, instrument)
+
+
+def _recorder_of(instrument: Instrument) -> Recorder | None:
+    found = getattr(instrument, "recorder", None)
+    return found if isinstance(found, Recorder) else None
+
+
+def _recorders_of(instruments: list[Instrument]) -> list[Recorder]:
+    found = [_recorder_of(instrument) for instrument in instruments]
+    return [recorder for recorder in found if recorder is not None]
 
 
 def _without(hooks: tuple[_Hook, ...], instrument: object) -> tuple[_Hook, ...]:
