@@ -13,6 +13,8 @@ from tests.server.handlers import HEAD, echo, hello, read_body, sleep, sleep_beg
 from tests.server.raw import RawFrontEnd
 from trifcgi import Limits, Request, Timeouts
 from trifcgi.observe.instrument import Instrument, Outcome, StopReason
+from trifcgi.observe.tally import Tally
+from trifcgi.server.exchange import _status_of
 
 
 class Notes(Instrument):
@@ -172,3 +174,56 @@ async def test_an_instrument_that_raises_is_switched_off(
     assert calls == 1
     assert len(notes.outcomes) == 2
     assert len([line for line in caplog.records if line.levelno >= logging.ERROR]) == 1
+
+
+class Recording(Instrument):
+    """Has a recorder and a hook."""
+
+    def __init__(self) -> None:
+        self.recorder = Tally()
+        self.hooked = 0
+
+    def request_ended(self, request: Request, outcome: Outcome) -> None:
+        self.hooked += 1
+
+
+async def test_a_recorder_is_told_in_place_of_the_hook(serve: Serve) -> None:
+    recording, notes = Recording(), Notes()
+    async with (
+        serve(fail, instruments=[recording, notes]) as server,
+        server.client() as client,
+    ):
+        await client.request(dict(raw.USUAL_PARAMS))
+    assert recording.hooked == 0
+    assert recording.recorder.requests == {(500, "failed"): 1}
+    assert len(notes.outcomes) == 1
+
+
+async def test_an_instrument_whose_recorder_raises_is_switched_off(
+    serve: Serve, caplog: pytest.LogCaptureFixture
+) -> None:
+    broken, sound = Recording(), Recording()
+    broken.recorder.duration.counts = []
+    async with serve(hello, instruments=[broken, sound]) as server, server.client() as client:
+        for _ in range(2):
+            assert (await client.request(dict(raw.USUAL_PARAMS))).body == b"hello"
+    assert broken.recorder.requests == {(200, "complete"): 1}
+    assert sound.recorder.requests == {(200, "complete"): 2}
+    assert [line for line in caplog.messages if "is switched off" in line] == [
+        f"the instrument {broken!r} raised and is switched off"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("head", "status"),
+    [
+        (b"X: 1\r\nStatus: 200 OK\r\n\r\n", 200),
+        (b"X: 1\r\nStatus: 304 Not Modified\r\n\r\n", 304),
+        (b"Status: 404 Not Found\r\n\r\n", 404),
+        (b"X-Status: 1\r\nstatus:201\r\n\r\n", 201),
+        (b"X: 1\r\nStatus: no\r\n\r\n", None),
+        (b"X: 1\r\n\r\n", None),
+    ],
+)
+def test_a_status_is_read_from_a_head(head: bytes, status: int | None) -> None:
+    assert _status_of(head) == status

@@ -4,11 +4,12 @@ A process counts (:class:`Metrics`) and gives its counts as plain JSON values; :
 sums those of several processes; :func:`exposition` writes them as Prometheus reads them.
 """
 
-from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from trifcgi.observe.instrument import Instrument, Outcome, StopReason
+from trifcgi.observe.recorder import end_of
+from trifcgi.observe.tally import Histogram, Tally
 from trifcgi.request import Request
 
 if TYPE_CHECKING:
@@ -26,60 +27,28 @@ Gauges: TypeAlias = Mapping[str, Sequence[tuple[Mapping[str, str], float]]]
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 """Of what :func:`exposition` writes."""
 
-SECONDS: Final = (
-    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300,
-)  # fmt: skip
-"""Bounds of the durations: from an app that only answers to an upload over a slow line."""
-
-BYTES: Final = (0, 256, 1 << 10, 4 << 10, 16 << 10, 64 << 10, 256 << 10, 1 << 20, 16 << 20,
-                256 << 20)  # fmt: skip
-"""Bounds of the body sizes."""
-
-_ENDS: Final[Mapping[StopReason | None, str]] = {
-    None: "complete",
-    **{reason: reason.value.replace(" ", "-") for reason in StopReason},
-}
 _KILLED: Final = "killed"
-_CUT: Final = (_ENDS[StopReason.DRAINED], _KILLED)
+_CUT: Final = (end_of(StopReason.DRAINED, failed=False, refused=False), _KILLED)
 _ABORTED: Final = ("aborted", "connection-lost")
 _TIMED_OUT: Final = ("request-timeout", "read-timeout", "write-timeout")
 
 
-class Histogram:
-    """Counts values by upper bounds, which count as inside.
+class Metrics(Instrument):
+    """Counts what the data plane does.
 
     Attributes:
-        counts: for each bound, how many values were within it and above the one before;
-            the last of them counts what is above all bounds.
-        sum: of all values.
+        connections: how many were opened.
+        recorder: counts the requests.
     """
-
-    __slots__ = ("bounds", "counts", "sum")
-
-    def __init__(self, bounds: Sequence[float]) -> None:
-        self.bounds = bounds
-        self.counts = [0] * (len(bounds) + 1)
-        self.sum = 0.0
-
-    def observe(self, value: float) -> None:
-        """Count one value."""
-        self.counts[bisect_left(self.bounds, value)] += 1
-        self.sum += value
-
-    def as_json(self) -> Counts:
-        """As JSON values."""
-        return {"bounds": list(self.bounds), "counts": list(self.counts), "sum": self.sum}
-
-
-class Metrics(Instrument):
-    """Counts what the data plane does; costs about 2 µs a request."""
 
     def __init__(self) -> None:
         self.connections = 0
-        self.requests: dict[tuple[int, str], int] = {}
-        self.duration = Histogram(SECONDS)
-        self.bytes_in = Histogram(BYTES)
-        self.bytes_out = Histogram(BYTES)
+        self.recorder = Tally()
+
+    @property
+    def requests(self) -> dict[tuple[int, str], int]:
+        """Requests that have ended, by status and by why."""
+        return self.recorder.requests
 
     def connection_opened(self, peer: str) -> None:
         """Count it."""
@@ -87,26 +56,20 @@ class Metrics(Instrument):
 
     def request_ended(self, request: Request, outcome: Outcome) -> None:
         """Count it, by its status and by how it ended."""
-        if outcome.reason is not None:
-            end = _ENDS[outcome.reason]
-        elif outcome.refused:
-            end = "refused"
-        else:
-            end = "failed" if outcome.failed else "complete"
-        key = (outcome.status or 0, end)
-        self.requests[key] = self.requests.get(key, 0) + 1
-        self.duration.observe(outcome.duration)
-        self.bytes_in.observe(outcome.bytes_in)
-        self.bytes_out.observe(outcome.body_bytes)
+        self.recorder.record(
+            b"", {}, 0, outcome.status or 0, outcome.body_bytes, outcome.bytes_in,
+            outcome.duration, outcome.app_status,
+            end_of(outcome.reason, outcome.failed, outcome.refused),
+        )  # fmt: skip
 
     def counts(self) -> Counts:
         """All counts, as JSON values."""
         return {
             "connections": self.connections,
             "requests": [[status, end, n] for (status, end), n in sorted(self.requests.items())],
-            "duration": self.duration.as_json(),
-            "bytes_in": self.bytes_in.as_json(),
-            "bytes_out": self.bytes_out.as_json(),
+            "duration": self.recorder.duration.as_json(),
+            "bytes_in": self.recorder.bytes_in.as_json(),
+            "bytes_out": self.recorder.bytes_out.as_json(),
         }
 
 
@@ -116,10 +79,9 @@ def add_up(several: Iterable[Counts]) -> Counts:
     for counts in several:
         whole.connections += counts["connections"]
         for status, end, number in counts["requests"]:
-            key = (status, end)
-            whole.requests[key] = whole.requests.get(key, 0) + number
+            whole.recorder.add(status, end, number)
         for name in ("duration", "bytes_in", "bytes_out"):
-            into: Histogram = getattr(whole, name)
+            into: Histogram = getattr(whole.recorder, name)
             into.counts = [a + b for a, b in zip(into.counts, counts[name]["counts"], strict=True)]
             into.sum += counts[name]["sum"]
     return whole.counts()
