@@ -456,6 +456,18 @@ def test_long_bytes_are_not_copied() -> None:
     assert [len(view) for view in views] == [65535, 65535, 65535, 65535, 34465]
 
 
+def test_a_header_is_joined_to_the_small_end_of_what_is_queued() -> None:
+    connection = begun(1)
+    piece = bytes(range(256)) * 256
+    for _ in range(3):
+        connection.send_stdout(1, piece)
+    connection.send_stdout(1, b"e" * 20_000)
+    chunks = connection.data_to_send()
+    expected = 3 * (record(STDOUT, 1, piece[:65535]) + record(STDOUT, 1, piece[65535:]))
+    assert b"".join(chunks) == expected + record(STDOUT, 1, b"e" * 20_000)
+    assert [len(chunk) for chunk in chunks] == [8, 65535, 17, 65535, 17, 65535, 17, 20_000]
+
+
 @pytest.mark.parametrize("size", [100, 100_000])
 def test_what_can_change_is_copied(size: int) -> None:
     connection = begun(1)

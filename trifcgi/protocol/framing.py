@@ -20,6 +20,8 @@ JOINED_UP_TO: Final = 16 * 1024
 """Content of at most so many bytes is copied behind its header. Up to here the copy is cheaper
 than one more element for ``sendmsg``."""
 
+_SMALL: Final = 512
+
 _PADDING: Final = 8
 _MAX_PADDED: Final = MAX_CONTENT_LENGTH - MAX_CONTENT_LENGTH % _PADDING - 1
 
@@ -145,27 +147,46 @@ class Output:
         self, record_type: int, request_id: int, content: bytes | memoryview
     ) -> None:
         chunks = self._chunks
-        start = 0
-        rest = len(content)
+        length: i64 = len(content)
+        rest = length
         if rest >= MAX_CONTENT_LENGTH:
             if record_type == _STDOUT and request_id < 256:
                 full = _FULL_HEADERS[request_id]
             else:
                 full = pack_header(record_type, request_id, MAX_CONTENT_LENGTH)
             view = memoryview(content)
+            self._begin_long(full)
+            chunks.append(view[:MAX_CONTENT_LENGTH])
+            rest -= MAX_CONTENT_LENGTH
             while rest >= MAX_CONTENT_LENGTH:
-                end = start + MAX_CONTENT_LENGTH
+                start: i64 = length - rest
                 chunks.append(full)
-                chunks.append(view[start:end])
-                self.size += HEADER_LEN + MAX_CONTENT_LENGTH
-                start = end
+                chunks.append(view[start : start + MAX_CONTENT_LENGTH])
                 rest -= MAX_CONTENT_LENGTH
+            self.size += (length - rest) // MAX_CONTENT_LENGTH * HEADER_LEN + length - rest
             if not rest:
                 return
         header = _header(record_type, request_id, rest)
         self.size += HEADER_LEN + rest
         if rest <= JOINED_UP_TO:
-            chunks.append(header + bytes(content[start:]))
+            chunks.append(header + bytes(content[length - rest :]))
             return
+        if rest == length:
+            self._begin_long(header)
+            chunks.append(content)
+        else:
+            chunks.append(header)
+            chunks.append(memoryview(content)[length - rest :])
+
+    def _begin_long(self, header: bytes) -> None:
+        """Queue the header of content that is not copied: behind a small end of what is queued
+        already, for which ``sendmsg`` needs no element of its own then. In pieces of 64 KiB every
+        second record has one byte.
+        """
+        chunks = self._chunks
+        if chunks:
+            last = chunks[-1]
+            if isinstance(last, bytes) and len(last) <= _SMALL:
+                chunks[-1] = last + header
+                return
         chunks.append(header)
-        chunks.append(memoryview(content)[start:] if start else content)
