@@ -37,6 +37,7 @@ NUMBERS = [
     ("speed", "of more than 16 KiB are not copied", framing.JOINED_UP_TO, 16 * _KIB),
     ("flow-control", "no more than 64 KiB are left", wire.LOW_WATER, 64 * _KIB),
     ("flow-control", "strides of 256 KiB", streams.STRIDE, 256 * _KIB),
+    ("flow-control", "is let hold 512 KiB", wire.SEND_BUFFER, 512 * _KIB),
     ("flow-control", "Up to 256 KiB of a body", body.WINDOW, 256 * _KIB),
     ("flow-control", "After 20 ms", window.PAUSE, 0.02),
     ("flow-control", "temporary file, up to 64 MiB", body.SPOOL_LIMIT, 64 * _MIB),

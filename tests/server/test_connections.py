@@ -1,15 +1,22 @@
 """One connection, many requests: kept or closed, IDs used again, records in order."""
 
 import contextvars
+import socket
+from pathlib import Path
+from typing import cast
 
 import pytest
 import trio
 import trio.testing
 
+import trifcgi
 from tests.server import raw
 from tests.server.conftest import Serve
 from tests.server.handlers import HEAD, Recorder, echo, hello, read_body, sleep
 from trifcgi import Client, Limits, Request, Role, serve_stream
+from trifcgi.server.exchange import Exchange
+from trifcgi.server.socket_wire import SocketWire
+from trifcgi.server.wire import SEND_BUFFER
 from trifcgi.testing import params
 
 
@@ -357,3 +364,27 @@ async def test_a_half_close_before_the_end_of_the_body_is_an_abort(memory_serve:
         await front_end.stream.send_eof()
         await app.cleaned_up.wait()
         assert app.error is not None
+
+
+@pytest.mark.real
+async def test_a_unix_socket_that_was_full_is_given_more_room(tmp_path: Path) -> None:
+    rooms: list[int] = []
+
+    async def send_much(request: Request) -> None:
+        wire = cast("SocketWire", cast("Exchange", request).connection.wire)
+        for data in (HEAD, bytes(1 << 20)):
+            rooms.append(wire._socket.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF))
+            await request.stdout.send_all(data)
+        rooms.append(wire._socket.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF))
+
+    path = str(tmp_path / "app.sock")
+    async with trio.open_nursery() as nursery:
+        await nursery.start(trifcgi.serve_unix, send_much, path)
+        async with trifcgi.Client(await trio.open_unix_socket(path)) as client:
+            for _ in range(2):
+                response = await client.request(dict(raw.USUAL_PARAMS))
+                assert response.body == bytes(1 << 20)
+        nursery.cancel_scope.cancel()
+    before, still, *after = rooms
+    assert before == still < after[0] <= SEND_BUFFER
+    assert set(after) == {after[0]}

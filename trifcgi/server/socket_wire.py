@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from trifcgi.server.wire import LOW_WATER, POISON, READ, READ_BODY, Chunk, Wire
+from trifcgi.server.wire import LOW_WATER, POISON, READ, READ_BODY, SEND_BUFFER, Chunk, Wire
 
 if TYPE_CHECKING:
     from trifcgi.server.connection import Connection
@@ -50,6 +50,7 @@ class SocketWire(Wire):
         "_sent_all",
         "_socket",
         "_watched",
+        "_widened",
     )
 
     def __init__(self, sock: socket.socket, poller: "Poller") -> None:
@@ -60,6 +61,7 @@ class SocketWire(Wire):
         self._backlog: list[Chunk] = []
         self._interest = 0
         self._watched = False
+        self._widened = False
         self._last = False
         self._half_closed = False
         self._lingering: trio.Event | None = None
@@ -133,7 +135,7 @@ class SocketWire(Wire):
         if many and len(chunks) > _IOV_MAX:
             self._backlog = chunks
             self.unsent = size
-            self._continue()
+            self._send_first()
             return
         try:
             if many:
@@ -149,7 +151,29 @@ class SocketWire(Wire):
             self._backlog = chunks
             self.unsent = size
             self._drop_sent(sent)
+            if self._widen():
+                self._send_first()
+            else:
+                self._block()
+
+    def _send_first(self) -> None:
+        # Nobody waits for what is just being flushed, so that there is nobody to wake.
+        if self._send_on() and self._backlog:
             self._block()
+
+    def _widen(self) -> bool:
+        """Give a Unix socket more room when it is full for the first time: one of the usual size
+        holds less than one flush of a long answer. A TCP socket's grows by itself.
+        """
+        if self._widened or self._socket.family != socket.AF_UNIX:
+            return False
+        self._widened = True
+        room = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
+        if room >= SEND_BUFFER:
+            return False
+        # Linux doubles what it is told, and caps it at what the administrator allows.
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER // 2)
+        return True
 
     def flush_last(self) -> None:
         self._last = True
@@ -180,23 +204,11 @@ class SocketWire(Wire):
             return False
 
     def _continue(self) -> None:
-        """Send the backlog, as far as it goes."""
-        backlog = self._backlog
+        """Send the backlog, as far as it goes, and let those go on that wait for it."""
         before = self.unsent
-        while backlog:
-            try:
-                chunks = backlog[:_IOV_MAX]
-                sent = self._socket.sendmsg(chunks)
-            except (BlockingIOError, InterruptedError):
-                break
-            except OSError as error:
-                self._send_failed(error)
-                return
-            part = len(chunks) < len(backlog)
-            self._drop_sent(sent)
-            if not part and backlog:
-                break  # the rest would only be refused
-        if backlog:
+        if not self._send_on():
+            return
+        if self._backlog:
             if self.unsent != before:
                 self.blocked_since = None
             self._block()
@@ -206,6 +218,24 @@ class SocketWire(Wire):
                 self._close_half()
         if self.unsent <= LOW_WATER:
             self._connection.output_drained()
+
+    def _send_on(self) -> bool:
+        """Send the backlog, as far as it goes; ``False`` if it fails."""
+        backlog = self._backlog
+        while backlog:
+            try:
+                chunks = backlog[:_IOV_MAX]
+                sent = self._socket.sendmsg(chunks)
+            except (BlockingIOError, InterruptedError):
+                break
+            except OSError as error:
+                self._send_failed(error)
+                return False
+            part = len(chunks) < len(backlog)
+            self._drop_sent(sent)
+            if not part and backlog:
+                break  # the rest would only be refused
+        return True
 
     def _drop_sent(self, sent: int) -> None:
         """Take the first ``sent`` bytes off the backlog."""

@@ -15,13 +15,25 @@ if TYPE_CHECKING:
     from trifcgi.server.connection import Connection
     from trifcgi.server.handover import Handover
 
-__all__ = ["HIGH_WATER", "LOW_WATER", "POISON", "READ", "READ_BODY", "Chunk", "Wire"]
+__all__ = [
+    "HIGH_WATER",
+    "LOW_WATER",
+    "POISON",
+    "READ",
+    "READ_BODY",
+    "SEND_BUFFER",
+    "Chunk",
+    "Wire",
+]
 
 HIGH_WATER: Final = 256 * 1024
 """Unsent bytes of a connection past which a handler that sends has to wait."""
 
 LOW_WATER: Final = 64 * 1024
 """Unsent bytes at which those that wait go on."""
+
+SEND_BUFFER: Final = 512 * 1024
+"""Bytes that the kernel is asked to hold for a Unix socket on which a long answer leaves."""
 
 READ: Final = 64 * 1024
 """Bytes to read at once."""
