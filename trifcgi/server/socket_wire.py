@@ -46,6 +46,7 @@ class SocketWire(Wire):
         "_interest",
         "_last",
         "_lingering",
+        "_paused",
         "_poller",
         "_sent_all",
         "_socket",
@@ -60,6 +61,7 @@ class SocketWire(Wire):
         self._poller = poller
         self._backlog: list[Chunk] = []
         self._interest = 0
+        self._paused = False
         self._watched = False
         self._widened = False
         self._last = False
@@ -89,6 +91,8 @@ class SocketWire(Wire):
 
     def ready(self, events: int) -> None:
         """The poller has seen ``events`` on the socket."""
+        if self._paused and self._interest & _IN:
+            self._watch(self._interest & ~_IN)
         if self._interest & _IN and events & (_IN | _GONE):
             self._receive(events)
         elif events & _GONE:
@@ -277,9 +281,11 @@ class SocketWire(Wire):
         self._unblock()
 
     def pause_reading(self) -> None:
-        self._watch(self._interest & ~_IN)
+        # The poller is told only once more has come: most pauses are over before that.
+        self._paused = True
 
     def resume_reading(self) -> None:
+        self._paused = False
         if self._interest & _RDHUP:
             self._watch(self._interest | _IN)
 
