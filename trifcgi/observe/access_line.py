@@ -36,8 +36,8 @@ _LONGEST: Final = 15
 
 
 def _places(names: list[bytes]) -> bytes:
-    """Which of the names a name can be, by its length (above) and two of its bytes (below):
-    its place and one more; 0 for none.
+    """Which of the names a name can be, by its length (above) and two of its bytes (below): its
+    place and one more; 0 for none.
     """
     places = bytearray(_LONGEST + 1 << 8)
     for name in names:
@@ -87,19 +87,15 @@ def _fields_at(block: bytes, places: bytes) -> Fields:
         if name_length < 128 and value_length < 128:
             at += 2
         else:
-            start, name, value = long_lengths(block, at)
-            at = start
-            name_length = name
-            value_length = value
+            at, name_length, value_length = long_lengths(block, at)
         middle: i64 = at + name_length
         stop: i64 = middle + value_length
         if _SHORTEST <= name_length <= _LONGEST:
             # Most names are not looked for, and two of their bytes tell.
-            key: i64 = name_length << 8 | block[at] ^ block[at + _SHORTEST - 1]
-            place: i64 = places[key]
+            place: i64 = places[name_length << 8 | block[at] ^ block[at + _SHORTEST - 1]]
             if (
-                place
-                and (value_length or fields[place - 1])
+                place != 0
+                and (value_length != 0 or fields[place - 1])
                 and block[at:middle] == _NAMES[place - 1]
             ):
                 fields[place - 1] = block[middle:stop]
@@ -198,7 +194,8 @@ class AccessLines(Recorder):
     def _begin_second(self, now: float) -> None:
         second = int(now)
         self._second = float(second)
-        self._stamp = self._stamp_at(second)
+        stamp = self._stamp_at(second)
+        self._stamp = stamp if self._as_json else _between(stamp)
 
 
 def combined_line(fields: Fields, role: int, outcome: Outcome, stamp: bytes) -> bytes:
@@ -213,7 +210,7 @@ def combined_line(fields: Fields, role: int, outcome: Outcome, stamp: bytes) -> 
     return _combined(
         fields, role, outcome.status or 0, outcome.body_bytes, outcome.bytes_in,
         outcome.duration, outcome.app_status,
-        end_of(outcome.reason, outcome.failed, outcome.refused), stamp,
+        end_of(outcome.reason, outcome.failed, outcome.refused), _between(stamp),
     )  # fmt: skip
 
 
@@ -226,6 +223,11 @@ def json_line(fields: Fields, role: int, outcome: Outcome, stamp: str) -> bytes:
     )  # fmt: skip
 
 
+def _between(stamp: bytes) -> bytes:
+    """What stands between address and method where there is no user."""
+    return b' - - [%b] "' % stamp
+
+
 def _combined(
     fields: Fields,
     role: int,
@@ -235,38 +237,39 @@ def _combined(
     duration: float,
     app_status: int,
     end: str,
-    stamp: bytes,
+    between: bytes,
 ) -> bytes:
     address = _told(fields[0])
-    user = _told(fields[1])
+    user = fields[1]
     method = _told(fields[2])
-    target = _told(fields[_TARGET])
-    if target == b"-":
-        target = _told(_target_of(fields))
+    target = fields[_TARGET] if len(fields[_TARGET]) else _told(_target_of(fields))
     protocol = _told(fields[4])
-    referer = _told(fields[5])
+    referer = fields[5]
     agent = _told(fields[6])
     # One pass over all that the peer chose, and a second look only where that finds
     # something. The first two fields stand outside quotes.
     told = b"%b%b%b%b%b%b%b" % (address, user, method, target, protocol, referer, agent)
-    if not _is_plain(told) or _SPACE in address or (len(fields[1]) and _SPACE in user):
+    if not _is_plain(told) or _SPACE in address or (len(user) and _SPACE in user):
         address = _escaped(address).replace(b" ", rb"\x20")
         user = _escaped(user).replace(b" ", rb"\x20")
         method, target, protocol = _escaped(method), _escaped(target), _escaped(protocol)
         referer, agent = _escaped(referer), _escaped(agent)
+    # What is usual is one piece: a line costs what its pieces do.
+    if len(user):
+        between = b" - %b%b" % (user, between[4:])
+    from_where = b' "%b" "' % referer if len(referer) else b' "-" "'
+    micros: i64 = int(duration * 1e6 + 0.5)
+    millis: i64 = micros // 1000
+    time = b'" time=0.' if millis < 1000 else b'" time=%d.' % (millis // 1000)
     code = _STATUSES[status] if 0 <= status < 1000 else b'" %d ' % status
-    if not bytes_in and not app_status and end == COMPLETE and role == _RESPONDER:
+    if bytes_in == 0 and app_status == 0 and end == COMPLETE and role == _RESPONDER:
         rest = _USUAL_END
     else:
         told_role = "" if role == _RESPONDER else f" role={_ROLES.get(role, str(role))}"
         rest = f" in={bytes_in} app_status={app_status} end={end}{told_role}\n".encode()
-    micros: i64 = int(duration * 1e6 + 0.5)
-    fraction: i64 = micros % 1_000_000
-    whole = _number(micros // 1_000_000)
-    return b'%b - %b [%b] "%b %b %b%b%b "%b" "%b" time=%b.%b%b%b' % (
-        address, user, stamp, method, target, protocol, code, _number(body_bytes),
-        referer, agent, whole, _THREE_DIGITS[fraction // 1000], _THREE_DIGITS[fraction % 1000],
-        rest,
+    return b"%b%b%b %b %b%b%b%b%b%b%b%b%b" % (
+        address, between, method, target, protocol, code, _number(body_bytes), from_where, agent,
+        time, _THREE_DIGITS[millis % 1000], _THREE_DIGITS[micros % 1000], rest,
     )  # fmt: skip
 
 
