@@ -8,7 +8,7 @@ from trifcgi.cgi import target
 from trifcgi.cgi.environ import Environ, read_environ
 from trifcgi.cgi.names import COOKIE, ENVIRON_NAMES, HEADER_NAMES, TOKEN
 from trifcgi.cgi.reading import read_pairs, read_params
-from trifcgi.protocol.pairs import decode_pairs
+from trifcgi.protocol.pairs import COMPILED, decode_pairs
 
 if TYPE_CHECKING:
     from mypy_extensions import i64
@@ -52,6 +52,9 @@ def _port(digits: bytes | None) -> int:
     """The number of a port, 0 for none."""
     if not digits or len(digits) > _MOST_DIGITS:
         return 0
+    if not COMPILED:
+        number = int(digits) if digits.isdigit() else 0
+        return number if number < 65536 else 0
     port: i64 = 0
     at: i64 = 0
     end: i64 = len(digits)

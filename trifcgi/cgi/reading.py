@@ -11,7 +11,6 @@ from trifcgi.cgi.known import (
     HEADER,
     HOST,
     HTTPS,
-    KINDS,
     MOST_MISSES,
     PATH_INFO,
     QUERY_STRING,
@@ -128,12 +127,24 @@ class Reading:
 
 def read_pairs(pairs: Sequence[tuple[bytes, bytes]]) -> Reading:
     """The params that are asked for by name, without the headers."""
-    named = dict(pairs)
+    get = dict(pairs).get
     reading = Reading()
-    for name, kind in KINDS.items():
-        value = named.get(name)
-        if value is not None:
-            reading.put(kind, value)
+    reading.content_length = get(b"CONTENT_LENGTH")
+    reading.content_type = get(b"CONTENT_TYPE")
+    reading.https = get(b"HTTPS")
+    reading.path_info = get(b"PATH_INFO")
+    reading.query_string = get(b"QUERY_STRING")
+    reading.remote_addr = get(b"REMOTE_ADDR")
+    reading.remote_port = get(b"REMOTE_PORT")
+    reading.remote_user = get(b"REMOTE_USER")
+    reading.request_method = get(b"REQUEST_METHOD")
+    reading.request_scheme = get(b"REQUEST_SCHEME")
+    reading.request_uri = get(b"REQUEST_URI")
+    reading.script_name = get(b"SCRIPT_NAME")
+    reading.server_addr = get(b"SERVER_ADDR")
+    reading.server_name = get(b"SERVER_NAME")
+    reading.server_port = get(b"SERVER_PORT")
+    reading.server_protocol = get(b"SERVER_PROTOCOL")
     return reading
 
 
