@@ -84,7 +84,7 @@ HEADER: Final = 17
 HOST: Final = 18
 COOKIE: Final = 19
 
-KINDS: Final = {
+_KINDS: Final = {
     b"CONTENT_LENGTH": CONTENT_LENGTH,
     b"CONTENT_TYPE": CONTENT_TYPE,
     b"HTTPS": HTTPS,
@@ -122,7 +122,7 @@ class Name:
     def __init__(self, raw: bytes) -> None:
         self.raw = raw
         self.length: i64 = len(raw)
-        self.kind: i64 = KINDS.get(raw, OTHER)
+        self.kind: i64 = _KINDS.get(raw, OTHER)
         name = HEADER_NAMES[raw]
         if name is not None:
             self.kind = COOKIE if name is COOKIE_HEADER else HOST if name == b"host" else HEADER

@@ -23,9 +23,6 @@ _HTTP_VERSIONS: Final = {
     b"HTTP/3.0": "3",
     b"HTTP/3": "3",
 }
-_METHODS: Final = {
-    name.encode(): name for name in ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
-}
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 _COLON: Final = 0x3A  # as a number, like those in cgi/target.py
 _MOST_DIGITS: Final = 18  # a larger content length is no length; and int() has bounds of its own
@@ -85,9 +82,11 @@ def _split_host(name: bytes) -> tuple[str, int]:
 
 
 def _method(given: bytes | None) -> str:
-    method = None if given is None else _METHODS.get(given)
-    if method is not None:
-        return method
+    # Compared, not looked up: it is one of the two nearly always.
+    if given == b"GET":
+        return "GET"
+    if given == b"POST":
+        return "POST"
     if not given:
         raise BadParams("The params have no REQUEST_METHOD, so they make no request.")
     if not given.isalpha() and TOKEN.fullmatch(given) is None:

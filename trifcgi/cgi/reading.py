@@ -127,24 +127,24 @@ class Reading:
 
 def read_pairs(pairs: Sequence[tuple[bytes, bytes]]) -> Reading:
     """The params that are asked for by name, without the headers."""
-    get = dict(pairs).get
+    find = dict(pairs).get
     reading = Reading()
-    reading.content_length = get(b"CONTENT_LENGTH")
-    reading.content_type = get(b"CONTENT_TYPE")
-    reading.https = get(b"HTTPS")
-    reading.path_info = get(b"PATH_INFO")
-    reading.query_string = get(b"QUERY_STRING")
-    reading.remote_addr = get(b"REMOTE_ADDR")
-    reading.remote_port = get(b"REMOTE_PORT")
-    reading.remote_user = get(b"REMOTE_USER")
-    reading.request_method = get(b"REQUEST_METHOD")
-    reading.request_scheme = get(b"REQUEST_SCHEME")
-    reading.request_uri = get(b"REQUEST_URI")
-    reading.script_name = get(b"SCRIPT_NAME")
-    reading.server_addr = get(b"SERVER_ADDR")
-    reading.server_name = get(b"SERVER_NAME")
-    reading.server_port = get(b"SERVER_PORT")
-    reading.server_protocol = get(b"SERVER_PROTOCOL")
+    reading.content_length = find(b"CONTENT_LENGTH")
+    reading.content_type = find(b"CONTENT_TYPE")
+    reading.https = find(b"HTTPS")
+    reading.path_info = find(b"PATH_INFO")
+    reading.query_string = find(b"QUERY_STRING")
+    reading.remote_addr = find(b"REMOTE_ADDR")
+    reading.remote_port = find(b"REMOTE_PORT")
+    reading.remote_user = find(b"REMOTE_USER")
+    reading.request_method = find(b"REQUEST_METHOD")
+    reading.request_scheme = find(b"REQUEST_SCHEME")
+    reading.request_uri = find(b"REQUEST_URI")
+    reading.script_name = find(b"SCRIPT_NAME")
+    reading.server_addr = find(b"SERVER_ADDR")
+    reading.server_name = find(b"SERVER_NAME")
+    reading.server_port = find(b"SERVER_PORT")
+    reading.server_protocol = find(b"SERVER_PROTOCOL")
     return reading
 
 
