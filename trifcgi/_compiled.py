@@ -10,7 +10,11 @@ if TYPE_CHECKING:
 else:
 
     def mypyc_attr(**attributes: Any) -> Any:
-        """What mypyc is to know of a class; it means nothing when the code runs."""
+        """What mypyc is to know of a class; it means nothing when the code runs.
+
+        A free list is for classes that hold nothing of an application: an object is on it already
+        while what it holds is let go, and no code of anybody's may run then that makes another.
+        """
         return lambda decorated: decorated
 
 

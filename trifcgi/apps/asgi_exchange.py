@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import trio
 
-from trifcgi._compiled import mypyc_attr
 from trifcgi.apps import asgi_messages
 from trifcgi.apps.disconnected import ClientDisconnected
 from trifcgi.attempt import Attempt
@@ -44,7 +43,6 @@ _EVENT_STREAM: Final = re.compile(
 )
 
 
-@mypyc_attr(free_list_len=1)
 class Exchange:
     """One request's messages. To call it is the application's ``send``.
 
@@ -323,7 +321,6 @@ def _brief(value: object) -> str:
     return f"{type(value).__name__} {text if len(text) <= 60 else text[:57] + '...'}"
 
 
-@mypyc_attr(free_list_len=1)
 class Sending(Attempt):
     """What ``send`` returns."""
 

@@ -4,7 +4,6 @@ from collections.abc import Coroutine
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final
 
-from trifcgi._compiled import mypyc_attr
 from trifcgi.attempt import Attempt
 from trifcgi.request import ResponseStream
 from trifcgi.server import streams
@@ -20,7 +19,6 @@ _FULL: Final = FULL
 _NOT_TAKEN: Final = NOT_TAKEN
 
 
-@mypyc_attr(free_list_len=1)
 class _Sending(Attempt):
     __slots__ = ("_data", "_exchange")
 
@@ -43,7 +41,6 @@ class _Sending(Attempt):
         return streams.send_all(exchange, data)
 
 
-@mypyc_attr(free_list_len=1)
 class Stdout:
     """A request's response; see :class:`trifcgi.request.ResponseStream`."""
 
