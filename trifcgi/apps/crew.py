@@ -10,12 +10,10 @@ a job blocks, that one has it at once, and takes the next. The same holds for th
 thread that goes on with another job leaves it to the one that is coming to ring.
 """
 
-import contextvars
 import logging
-import queue
 import threading
-from collections import OrderedDict, deque
 from collections.abc import Callable, Coroutine
+from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -33,21 +31,30 @@ logger = logging.getLogger(__name__)
 class Job:
     """What a thread of the pool has to do; its ``str()`` is what the log calls it.
 
+    Args:
+        task: who gives it.
+
     Attributes:
         task: who gave it; ``None`` once that task does not care any more.
         error: what it raised; ``None`` otherwise. Never a bare ``SystemExit`` or
             ``KeyboardInterrupt``: an app that raises them ends its request, not the server.
         over: whether the event loop knows that no thread will touch it any more.
         abandoned: whether nobody waits for it.
+        queued: whether it waits in a :class:`Queue`.
+        ahead: the one that was queued before it.
+        behind: the one that was queued after it.
     """
 
-    __slots__ = ("_context", "abandoned", "error", "over", "task")
+    __slots__ = ("_context", "abandoned", "ahead", "behind", "error", "over", "queued", "task")
 
-    def __init__(self) -> None:
-        self._context = contextvars.copy_context()
+    def __init__(self, task: trio.lowlevel.Task | None) -> None:
+        self._context: Any = copy_context()
         self.abandoned = False
         self.over = False
-        self.task: trio.lowlevel.Task | None = trio.lowlevel.current_task()
+        self.queued = False
+        self.ahead: Job | None = None
+        self.behind: Job | None = None
+        self.task = task
         self.error: Exception | None = None
 
     def work(self) -> None:
@@ -71,6 +78,81 @@ class Job:
             self.error = failure
 
 
+class Queue:
+    """Jobs in the order in which they came.
+
+    They are chained to each other: of a deque each step is a call, and out of its middle
+    nothing is taken quickly.
+
+    Attributes:
+        first: the one that waits longest.
+        length: how many there are.
+    """
+
+    __slots__ = ("_last", "first", "length")
+
+    def __init__(self) -> None:
+        self.first: Job | None = None
+        self._last: Job | None = None
+        self.length = 0
+
+    def add(self, job: Job) -> None:
+        last = self._last
+        job.ahead = last
+        if last is None:
+            self.first = job
+        else:
+            last.behind = job
+        self._last = job
+        job.queued = True
+        self.length += 1
+
+    def take(self) -> Job | None:
+        """Remove and return the first."""
+        job = self.first
+        if job is not None:
+            self.remove(job)
+        return job
+
+    def remove(self, job: Job) -> None:
+        """Take one out that is in here."""
+        ahead = job.ahead
+        behind = job.behind
+        if ahead is None:
+            self.first = behind
+        else:
+            ahead.behind = behind
+        if behind is None:
+            self._last = ahead
+        else:
+            behind.ahead = ahead
+        job.ahead = job.behind = None
+        job.queued = False
+        self.length -= 1
+
+
+class Worker:
+    """A thread of the pool.
+
+    Attributes:
+        thread: the thread.
+        job: what it does now.
+        wait: makes it wait for a call, in the thread.
+        call: calls it, once for each time that it is taken from those that are idle.
+    """
+
+    __slots__ = ("call", "job", "thread", "wait")
+
+    def __init__(self) -> None:
+        self.thread: threading.Thread | None = None
+        self.job: Job | None = None
+        # A lock of its own, so that a call wakes the one that is meant and no other.
+        gate = threading.Lock()
+        gate.acquire()
+        self.wait: Any = gate.acquire
+        self.call: Any = gate.release
+
+
 class Task(Job):
     """A plain call as a job.
 
@@ -85,7 +167,7 @@ class Task(Job):
     def __init__(
         self, call: Callable[[], object], finished: Callable[[], object], label: object
     ) -> None:
-        super().__init__()
+        super().__init__(trio.lowlevel.current_task())
         self._call = call
         self._finished = finished
         self._label = label
@@ -114,19 +196,20 @@ class Crew:
     """
 
     __slots__ = (
+        "_acquire",
         "_bell",
         "_bell_lock",
-        "_call",
         "_calls",
         "_coming",
         "_idle",
         "_lock",
         "_name",
+        "_release",
         "_rung",
         "_silent",
         "_started",
-        "_threads",
         "_waiting",
+        "_workers",
         "abandoned",
         "closed",
         "left",
@@ -142,20 +225,23 @@ class Crew:
         self.left = left
         self._name = name
         self._bell: Any = bell
-        # Guards the hand-over of jobs; never held across anything that waits.
+        # Guards the hand-over of jobs and what becomes of them; never held across anything that
+        # waits. Its two halves are at hand, for each job takes and gives it back three times.
         self._lock = threading.Lock()
-        self._waiting: OrderedDict[Job, None] = OrderedDict()
-        self._threads: dict[threading.Thread, Job | None] = {}
+        self._acquire: Any = self._lock.acquire
+        self._release: Any = self._lock.release
+        self._waiting = Queue()
+        self._workers: dict[Worker, None] = {}
         self._started = 0
-        self._idle = 0
+        # The one that was at work last is called first: most of the others need never run.
+        self._idle: list[Worker] = []
         # Whether a thread was called, or started, and has not arrived yet.
         self._coming = False
-        # Wakes one idle thread for each item.
-        self._call: queue.SimpleQueue[None] = queue.SimpleQueue()
         # Guards the bell: it must not be rung after it is closed, as its descriptor's number
         # may be somebody else's by then.
         self._bell_lock = threading.Lock()
-        self._calls: deque[Any] = deque()
+        # What the event loop has to be told: jobs that are done, and calls to make.
+        self._calls: list[Any] = []
         self._rung = False
         self._silent = False
 
@@ -164,22 +250,21 @@ class Crew:
 
     def working_for(self, task: Any) -> list[threading.Thread]:
         """The threads that run a job which that task waits for; from any thread."""
-        with self._lock:
-            return [
-                thread
-                for thread, job in self._threads.items()
-                if job is not None and job.task is task
-            ]
+        return [
+            thread
+            for thread, job in self.at_work().items()
+            if job is not None and job.task is task
+        ]
 
     @property
     def busy(self) -> int:
         """Threads that run a job now or are about to, abandoned ones included."""
-        return len(self._threads) - self._idle
+        return len(self._workers) - len(self._idle)
 
     @property
     def waiting(self) -> int:
         """Jobs that wait for a thread, beside the one for which a thread is coming."""
-        waiting = len(self._waiting)
+        waiting = self._waiting.length
         return waiting - 1 if waiting and self._coming else waiting
 
     # The event loop's side
@@ -196,20 +281,23 @@ class Crew:
         Raises:
             RuntimeError: the pool has been left, or no thread can be started.
         """
-        thread: threading.Thread | None = None
-        with self._lock:
+        worker: Worker | None = None
+        self._acquire()
+        try:
             if self.closed:
                 raise RuntimeError("this thread pool is closed")
-            self._waiting[job] = None
+            self._waiting.add(job)
             if not self._coming:
-                thread = self._call_thread()
-        if thread is not None:
+                worker = self._call_thread()
+        finally:
+            self._release()
+        if worker is not None:
             try:
-                thread.start()
+                self._start(worker)
             except BaseException:
-                self._not_started(thread)
                 with self._lock:
-                    self._waiting.pop(job, None)
+                    if job.queued:
+                        self._waiting.remove(job)
                 raise
 
     def abandon(self, job: Job) -> bool:
@@ -222,9 +310,9 @@ class Crew:
         if job.over:
             return True
         with self._lock:
-            withdrawn = job in self._waiting
+            withdrawn = job.queued
             if withdrawn:
-                del self._waiting[job]
+                self._waiting.remove(job)
         job.abandoned = True
         job.task = None  # which serves another request by and by
         if not withdrawn:
@@ -241,9 +329,11 @@ class Crew:
         """The bell has rung: see to what threads have done and posted."""
         # Before anything is taken: whoever posts from here on rings again.
         self._rung = False
+        self._acquire()
         calls = self._calls
-        while calls:
-            call = calls.popleft()
+        self._calls = []
+        self._release()
+        for call in calls:
             if isinstance(call, Job):
                 self._done(call)
             else:
@@ -267,28 +357,33 @@ class Crew:
         Returns:
             The threads that have nothing to do but leave, if that is certain of all idle ones.
         """
+        failed: list[Job] = []
         with self._lock:
             self.closed = True
-            waiting = list(self._waiting)
-            if self._coming:
-                waiting = waiting[1:]
-            for job in waiting:
-                del self._waiting[job]
-            idle = [thread for thread, done in self._threads.items() if done is None]
-            if self._waiting:
+            waiting = self._waiting
+            job = waiting.first
+            if self._coming and job is not None:
+                job = job.behind
+            while job is not None:
+                failed.append(job)
+                job = job.behind
+            for job in failed:
+                waiting.remove(job)
+            idle = [worker.thread for worker in self._workers if worker.job is None]
+            if waiting.length:
                 idle = []  # one of them is coming for a job
-            for _ in range(self._idle):
-                self._call.put(None)
-            self._idle = 0
-        for job in waiting:
+            for worker in self._idle:
+                worker.call()
+            self._idle.clear()
+        for job in failed:
             job.error = RuntimeError("the thread pool was closed before a thread was free")
             self._done(job)
-        return idle
+        return [thread for thread in idle if thread is not None]
 
     @property
     def empty(self) -> bool:
         """Whether it has no thread any more."""
-        return not self._threads
+        return not self._workers
 
     def hang_up(self) -> None:
         """Close the bell of a closed crew: what threads post from here on goes nowhere."""
@@ -299,7 +394,11 @@ class Crew:
     def at_work(self) -> dict[threading.Thread, Job | None]:
         """All threads and what they do now."""
         with self._lock:
-            return dict(self._threads)
+            return {
+                worker.thread: worker.job
+                for worker in self._workers
+                if worker.thread is not None
+            }
 
     # The threads' side
 
@@ -308,8 +407,13 @@ class Crew:
 
         Once the pool has ended it does nothing.
         """
-        self._calls.append(call)
-        self._ring()
+        with self._lock:
+            self._calls.append(call)
+            # It arrives as soon as this one lets go of the interpreter, which the event loop
+            # would have to wait for, too.
+            leave_ringing = self._coming
+        if not leave_ringing:
+            self._ring()
 
     def _ring(self) -> None:
         if self._calls and not self._rung:
@@ -320,85 +424,92 @@ class Crew:
                     self._rung = True
                     self._bell.ring()
 
-    def _call_thread(self) -> threading.Thread | None:
+    def _call_thread(self) -> Worker | None:
         """With the lock held: call an idle thread, or return one that has to be started."""
         if self._idle:
-            self._idle -= 1
             self._coming = True
-            self._call.put(None)
+            self._idle.pop().call()
             return None
-        if len(self._threads) >= self.size:
+        if len(self._workers) >= self.size:
             return None
         self._started += 1
-        thread = threading.Thread(
-            target=self._work, name=f"{self._name}-{self._started}", daemon=True
+        worker = Worker()
+        worker.thread = threading.Thread(
+            target=self._work, args=(worker,), name=f"{self._name}-{self._started}", daemon=True
         )
-        self._threads[thread] = None
+        self._workers[worker] = None
         self._coming = True
-        return thread
+        return worker
 
-    def _not_started(self, thread: threading.Thread) -> None:
-        with self._lock:
-            del self._threads[thread]
-            self._coming = False
+    def _start(self, worker: Worker) -> None:
+        """Start the thread of one that has just been made."""
+        thread = worker.thread
+        assert thread is not None
+        try:
+            thread.start()
+        except BaseException:
+            with self._lock:
+                del self._workers[worker]
+                self._coming = False
+            self._ring()  # which may have been left to it
+            raise
 
-    def _work(self) -> None:
+    def _work(self, worker: Worker) -> None:
         """A thread's life."""
-        this = threading.current_thread()
-        called = True
+        job = self._next(worker, None, True)
         while True:
-            job = self._next(this, called)
             if job is not None:
-                called = False
                 job.run()
-                self._calls.append(job)
-                # An idle thread must not keep its last request alive.
-                job = None
-            elif this in self._threads:
-                self._call.get()
-                called = True
+                job = self._next(worker, job, False)
+            elif worker in self._workers:
+                worker.wait()
+                job = self._next(worker, None, True)
             else:
                 break
-        self.post(lambda: self.left(this))
+        thread = worker.thread
+        assert thread is not None
+        self.post(lambda: self.left(thread))
 
-    def _next(self, this: threading.Thread, called: bool) -> Job | None:
+    def _next(self, worker: Worker, done: Job | None, called: bool) -> Job | None:
         """The longest waiting job; without one the thread is idle now, or is to leave.
 
         Args:
-            this: the thread that asks.
+            worker: the thread that asks.
+            done: the job that it has done.
             called: whether it has been waiting, and has just been called.
         """
-        job: Job | None = None
-        other: threading.Thread | None = None
-        with self._lock:
+        other: Worker | None = None
+        self._acquire()
+        try:
+            if done is not None:
+                self._calls.append(done)
             if called:
                 self._coming = False
-            if self._waiting:
-                job, _ = self._waiting.popitem(last=False)
-                self._threads[this] = job
-                if self._waiting and not self._coming and not self.closed:
+            job = self._waiting.take()
+            worker.job = job
+            if job is not None:
+                if self._waiting.first is not None and not self._coming and not self.closed:
                     other = self._call_thread()
             elif self.closed:
-                del self._threads[this]
+                del self._workers[worker]
             else:
-                self._threads[this] = None
-                self._idle += 1
+                self._idle.append(worker)
             # The one that is coming has the interpreter as soon as this one lets go of it.
             leave_ringing = self._coming and not called and job is not None
+        finally:
+            self._release()
         # Only now, so that who then asks for a thread finds this one.
         if not leave_ringing:
             self._ring()
         if other is not None:
-            self._start(other)
+            self._start_another(other)
         return job
 
-    def _start(self, thread: threading.Thread) -> None:
+    def _start_another(self, worker: Worker) -> None:
         """In a thread of the pool: start another."""
         try:
-            thread.start()
+            self._start(worker)
         except Exception:
-            self._not_started(thread)
-            self._ring()
             logger.warning(
                 "no further thread can be started for requests that wait", exc_info=True
             )

@@ -3,6 +3,8 @@
 import logging
 from typing import TYPE_CHECKING, Any
 
+import trio
+
 from trifcgi.apps.crew import Crew, Job
 from trifcgi.apps.request_gone import RequestGone
 from trifcgi.apps.wsgi_conversation import Conversation
@@ -38,7 +40,7 @@ class Call(Job):
 
     def __init__(self, app: Any, request: Any, mount: str | None) -> None:
         meaning = Meaning(request.block or request.pairs, mount=mount, wsgi=True)
-        super().__init__()
+        super().__init__(trio.lowlevel.current_task())
         self._app = app
         environ: dict[str, Any] = meaning.wsgi_environ()
         self.environ: dict[str, Any] | None = environ
