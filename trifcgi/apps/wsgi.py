@@ -114,7 +114,7 @@ class WSGIHandler:
                 " whatever calls the handler"
             )
         try:
-            call = Call(self.app, request, self._mount)
+            call = Call(self.app, request, self._mount, trio.lowlevel.current_task())
         except BadParams as error:
             logger.warning("request refused with 400: %s", error)
             await request.stdout.send_all(error_response(400, str(error)))

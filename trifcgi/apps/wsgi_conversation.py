@@ -6,15 +6,12 @@ task waits for stands in :mod:`trifcgi.apps.wsgi`.
 """
 
 import threading
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import trio
 
 from trifcgi.apps.crew import Crew
 from trifcgi.apps.request_gone import RequestGone
-
-if TYPE_CHECKING:
-    from trifcgi.apps.thread_calls import Seat
 
 __all__ = ["Conversation", "Left"]
 
@@ -49,39 +46,48 @@ class Conversation:
     Args:
         crew: the threads' way to wake the event loop.
         request: whose streams the task uses.
-        seat: where the task waits.
+        seat: what is woken when there is news: where the task waits.
 
     Attributes:
         told: whether the app has been told that its request is over.
         done: whether the thread has nothing more to say.
         news: whether the task has something to look at.
+        seat: see above.
     """
 
     __slots__ = (
+        "_body",
+        "_bodyless",
         "_changed",
         "_crew",
         "_given",
+        "_head",
         "_left",
         "_lock",
         "_over",
         "_rung",
-        "_seat",
         "_size",
         "done",
         "news",
         "request",
+        "seat",
         "told",
     )
 
-    def __init__(self, crew: Crew, request: Any, seat: "Seat") -> None:
+    def __init__(self, crew: Crew, request: Any, seat: Any) -> None:
         self.request = request
         self.told = False
         self._crew = crew
-        self._lock = threading.Lock()
-        # What a thread waits on; made by the first that has to, which most never do.
+        # An answer that was whole when the app returned, as most are. Nothing guards it: the
+        # task looks for it only once the thread is done.
+        self._head: bytes | None = None
+        self._body = b""
+        self._bodyless = False
+        # Everything else, and what guards it; made by a thread that has something.
+        self._lock: Any = None
+        self._left: Left | None = None
+        # What a thread waits on; made by the first that has to.
         self._changed: threading.Condition | None = None
-        # The thread's side: what it leaves, and whether it waits.
-        self._left = Left()
         self._size = 0
         self._given: bytes | None = None
         # Whether the task has been woken and has not looked yet.
@@ -89,7 +95,7 @@ class Conversation:
         # Whether the thread is to stop: its output goes nowhere, its input has ended.
         self._over = False
         # The task's side.
-        self._seat: Any = seat
+        self.seat: Any = seat
         self.news = False
         self.done = False
 
@@ -109,7 +115,13 @@ class Conversation:
             head: the response head, if it has not been left before.
             bodyless: the head belongs to a response without a body.
         """
-        with self._lock:
+        if head is not None and self._left is None:
+            self.check()
+            self._head = head
+            self._body = data
+            self._bodyless = bodyless
+            return
+        with self._guard():
             self.check()
             self._leave(data, head, bodyless)
 
@@ -121,14 +133,29 @@ class Conversation:
             head: the response head, with the first of them.
             bodyless: the head belongs to a response without a body.
         """
-        with self._lock:
+        with self._guard():
             self.check()
             self._leave(data, head, bodyless)
             self._ring()
             self._wait_for_room()
 
-    def _leave(self, data: bytes, head: bytes | None, bodyless: bool) -> None:
+    def _guard(self) -> Any:
+        """The lock. Whoever makes it looks only then whether the request is over, and the task
+        looks the other way round: one of them sees the other.
+        """
+        if self._lock is None:
+            self._lock = threading.Lock()
+        return self._lock
+
+    def _lie(self) -> Left:
+        """With the lock held: where to leave things."""
         left = self._left
+        if left is None:
+            left = self._left = Left()
+        return left
+
+    def _leave(self, data: bytes, head: bytes | None, bodyless: bool) -> None:
+        left = self._lie()
         if head is not None:
             left.head = head
             left.bodyless = bodyless
@@ -143,9 +170,9 @@ class Conversation:
             data: text, encoded.
             wake: whether the task has to send it now and not with what comes next.
         """
-        with self._lock:
+        with self._guard():
             self.check()
-            left = self._left
+            left = self._lie()
             if left.stderr is None:
                 left.stderr = []
             left.stderr.append(data)
@@ -160,9 +187,9 @@ class Conversation:
         Raises:
             RequestGone: there will be none.
         """
-        with self._lock:
+        with self._guard():
             self.check()
-            self._left.asked = True
+            self._lie().asked = True
             self._ring()
             while self._given is None:
                 self._wait()
@@ -196,8 +223,8 @@ class Conversation:
     def wake(self) -> None:
         """Have the task look, in the event loop."""
         self.news = True
-        if self._seat is not None:
-            self._seat.wake()
+        if self.seat is not None:
+            self.seat.wake()
 
     def finished(self) -> None:
         """The thread has nothing more to say."""
@@ -210,22 +237,28 @@ class Conversation:
         Returns:
             Whether nothing is left to do.
         """
-        left = self._left
-        if left.head is None or len(left.stdout) > 1 or left.stderr is not None:
+        head = self._head
+        if head is None or self._left is not None:
             return False
-        body = left.stdout[0] if left.stdout else b""
         try:
-            done: bool = self.request.respond(left.head, body, bodyless=left.bodyless)
+            done: bool = self.request.respond(head, self._body, bodyless=self._bodyless)
         except trio.BrokenResourceError:
             return True  # the front end has gone meanwhile
         return done
 
     def take(self) -> Left:
         """Take what lies here."""
-        with self._lock:
+        with self._guard():
             self.news = False
             self._rung = False
-            left, self._left = self._left, Left()
+            left = self._lie()
+            self._left = None
+            if self._head is not None:
+                left.head = self._head
+                left.bodyless = self._bodyless
+                if self._body:
+                    left.stdout.append(self._body)
+                self._head = None
             if self._size > _WINDOW:
                 self._notify()
             self._size = 0
@@ -233,7 +266,7 @@ class Conversation:
 
     def give(self, data: bytes) -> None:
         """Give the thread the input that it asked for."""
-        with self._lock:
+        with self._guard():
             self._given = data
             self._notify()
 
@@ -241,15 +274,15 @@ class Conversation:
         """Stop the thread: whatever it does with this request from here on raises, and what
         it has left is dropped.
         """
-        with self._lock:
-            self._over = True
-            left = self._left
-            left.head = None
-            left.stdout.clear()
-            left.stderr = None
-            self._notify()
+        self._over = True
+        self._head = None
+        self._body = b""
+        if self._lock is not None:
+            with self._lock:
+                self._left = None
+                self._notify()
 
     def leave(self) -> None:
         """The task goes, whatever the thread does: the same as :meth:`give_up`, and for good."""
-        self._seat = None  # which serves another request by and by
+        self.seat = None  # which serves another request by and by
         self.give_up()
