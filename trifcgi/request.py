@@ -3,7 +3,7 @@
 import abc
 import threading
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import trio
 
@@ -16,6 +16,7 @@ __all__ = [
     "RequestStream",
     "ResponseStream",
     "StopSignal",
+    "Taskless",
     "ThreadStopSignal",
 ]
 
@@ -329,6 +330,39 @@ class Request(abc.ABC):
         await self.stop_signal.wait()
 
 
+class Taskless(abc.ABC):
+    """How a handler serves requests while no task waits for them, where it gives them to threads
+    and has nothing else to await.
+
+    It serves so what it can. For every other request, and for one that turns out to need a
+    task, the handler itself is called.
+    """
+
+    __slots__ = ()
+
+    @abc.abstractmethod
+    def begin(self, request: Any) -> bool:
+        """Take a request that has come whole and has no body; this never waits.
+
+        What is given is a :class:`Request` with more to it:
+
+        ``aside``
+            set here, to something whose ``leave()`` is called when the request is over early.
+        ``answer(head, body, bodyless)``
+            the same as :meth:`Request.respond`, and the end of it all if that could be done.
+        ``want_task()``
+            has the handler called with it, for whatever is left to do. It takes ``aside`` over,
+            and leaves ``None`` there.
+
+        Returns:
+            Whether it is taken.
+        """
+
+    @abc.abstractmethod
+    def begun(self) -> None:
+        """All that came together were offered to :meth:`begin`."""
+
+
 Handler: TypeAlias = Callable[[Request], Awaitable[int | None]]
 """An async callable that takes a :class:`Request` and returns ``None`` or the FastCGI
 application status.
@@ -341,4 +375,6 @@ A handler object may also have:
 ``lifespan``
     a function without arguments that returns an async context manager, entered before the
     first request and left after the last.
+``taskless``
+    a :class:`Taskless`, for the server to try first.
 """

@@ -13,6 +13,7 @@ import trio
 import trio.testing
 
 from tests.apps.eventually import until
+from trifcgi.apps.crew import Task
 from trifcgi.apps.threads import Crew, EventfdBell, ThreadPool, TokenBell
 
 BELLS = pytest.mark.parametrize("bell", [EventfdBell, TokenBell])
@@ -156,6 +157,66 @@ async def test_a_job_that_blocks_holds_back_no_other_and_no_result(bell: Any) ->
             await until(lambda: len(finished) == 6)
             gate.open.set()
             await until(lambda: not crew.busy)
+
+
+@BELLS
+@pytest.mark.parametrize("size", [1, 3])
+async def test_jobs_that_are_put_with_patience_are_done_once_a_thread_is_called(
+    size: int, bell: Any
+) -> None:
+    made: list[int] = []
+    told: list[int] = []
+    async with pool(size, bell=bell).running() as crew:
+        for _ in range(50):
+            made.clear()
+            told.clear()
+            for number in range(20):
+                crew.put(
+                    Task(partial(made.append, number), partial(told.append, number), "job"), True
+                )
+            crew.call_waiting()
+            await until(lambda: len(told) == 20)
+            assert sorted(made) == sorted(told) == list(range(20))
+            await until(lambda: not crew.busy)
+
+
+@BELLS
+async def test_jobs_that_block_hold_back_none_that_was_put_with_them(bell: Any) -> None:
+    made: list[int] = []
+    async with pool(3, bell=bell).running() as crew:
+        await crew.run_sync(len, "abc")
+        for _ in range(20):
+            made.clear()
+            gates = [Gate(), Gate()]
+            for number in range(10):
+                call = gates[number // 5] if number % 5 == 0 else partial(made.append, number)
+                crew.put(Task(call, lambda: None, "job"), True)
+            crew.call_waiting()
+            await until(lambda: len(made) == 8)
+            assert crew.busy == 2
+            for gate in gates:
+                gate.open.set()
+            await until(lambda: not crew.busy)
+
+
+async def test_jobs_put_with_patience_wait_where_no_further_thread_can_be_started(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    made: list[int] = []
+    gate = Gate()
+    async with pool(4).running() as crew:
+        await crew.run_sync(len, "abc")
+        await until(lambda: not crew.busy)
+        monkeypatch.setattr(threading.Thread, "start", refuse)
+        crew.put(Task(gate, lambda: None, "gate"), True)
+        crew.put(Task(partial(made.append, 1), lambda: None, "job"), True)
+        crew.call_waiting()
+        assert gate.entered.wait(5)
+        gate.open.set()
+        await until(lambda: made == [1])
 
 
 async def test_where_no_further_thread_can_be_started_jobs_wait(

@@ -6,7 +6,7 @@ from typing import Protocol
 
 import trio
 
-__all__ = ["Bell", "EventfdBell", "TokenBell", "best_bell"]
+__all__ = ["Bell", "Door", "EventfdBell", "TokenBell", "best_bell"]
 
 
 class Bell(Protocol):
@@ -17,6 +17,31 @@ class Bell(Protocol):
     async def listen(self, answer: Callable[[], None]) -> None: ...
 
     def close(self) -> None: ...
+
+    def door(self) -> "Door | None":
+        """A door to wait behind, where this system has them."""
+        ...
+
+
+class Door:
+    """Where one thread waits to be called by another that lets go of the interpreter meanwhile.
+
+    Where both share a core, the one that is called has run until it waits for something before
+    the other goes on. A thread that waits for a lock is woken while the interpreter is held: it
+    wakes, waits for that, and is woken again.
+    """
+
+    def __init__(self) -> None:
+        self._fd = os.eventfd(0, os.EFD_CLOEXEC)
+
+    def wait(self) -> None:
+        os.eventfd_read(self._fd)
+
+    def knock(self) -> None:
+        os.eventfd_write(self._fd, 1)
+
+    def close(self) -> None:
+        os.close(self._fd)
 
 
 class EventfdBell:
@@ -38,6 +63,9 @@ class EventfdBell:
 
     def close(self) -> None:
         os.close(self._fd)
+
+    def door(self) -> Door:
+        return Door()
 
 
 class TokenBell:
@@ -64,6 +92,9 @@ class TokenBell:
 
     def close(self) -> None:
         """Nothing of its own to close: the entry queue is the run's."""
+
+    def door(self) -> None:
+        """Without an eventfd there is none."""
 
 
 def best_bell() -> Bell:

@@ -8,6 +8,11 @@ the next before it begins a job while others are left. Where jobs are short, the
 at work has done them all before the one that it has called gets hold of the interpreter; where
 a job blocks, that one has it at once, and takes the next. The same holds for the event loop: a
 thread that goes on with another job leaves it to the one that is coming to ring.
+
+Jobs that come together are put with patience, and a thread is called once all of them wait. The
+event loop lets go of the interpreter to do so and looks again when it has it back: on one core
+all that is short is done by then, without a bell, and where a job blocks the event loop
+calls the next thread.
 """
 
 import logging
@@ -32,10 +37,11 @@ class Job:
     """What a thread of the pool has to do; its ``str()`` is what the log calls it.
 
     Args:
-        task: who gives it.
+        owner: who waits for it.
 
     Attributes:
-        task: who gave it; ``None`` once that task does not care any more.
+        owner: a task, or a request that no task serves; ``None`` once that does not care any
+            more.
         error: what it raised; ``None`` otherwise. Never a bare ``SystemExit`` or
             ``KeyboardInterrupt``: an app that raises them ends its request, not the server.
         over: whether the event loop knows that no thread will touch it any more.
@@ -45,16 +51,16 @@ class Job:
         behind: the one that was queued after it.
     """
 
-    __slots__ = ("_context", "abandoned", "ahead", "behind", "error", "over", "queued", "task")
+    __slots__ = ("_context", "abandoned", "ahead", "behind", "error", "over", "owner", "queued")
 
-    def __init__(self, task: trio.lowlevel.Task | None) -> None:
+    def __init__(self, owner: Any) -> None:
         self._context: Any = copy_context()
         self.abandoned = False
         self.over = False
         self.queued = False
         self.ahead: Job | None = None
         self.behind: Job | None = None
-        self.task = task
+        self.owner: Any = owner
         self.error: Exception | None = None
 
     def work(self) -> None:
@@ -137,14 +143,18 @@ class Worker:
     Attributes:
         thread: the thread.
         job: what it does now.
-        wait: makes it wait for a call, in the thread.
-        call: calls it, once for each time that it is taken from those that are idle.
+        behind_door: whether that is where it waits.
+        wait: makes it wait elsewhere, in the thread.
+        call: calls it there, once for each time that it is taken from those that are idle.
+        started: whether the thread is.
     """
 
-    __slots__ = ("call", "job", "thread", "wait")
+    __slots__ = ("behind_door", "call", "job", "started", "thread", "wait")
 
     def __init__(self) -> None:
         self.thread: threading.Thread | None = None
+        self.behind_door = False
+        self.started = False
         self.job: Job | None = None
         # A lock of its own, so that a call wakes the one that is meant and no other.
         gate = threading.Lock()
@@ -201,14 +211,18 @@ class Crew:
         "_bell_lock",
         "_calls",
         "_coming",
+        "_door",
+        "_door_free",
         "_idle",
         "_lock",
         "_name",
+        "_next_door",
         "_release",
         "_rung",
         "_silent",
         "_started",
         "_waiting",
+        "_watched",
         "_workers",
         "abandoned",
         "closed",
@@ -235,8 +249,16 @@ class Crew:
         self._started = 0
         # The one that was at work last is called first: most of the others need never run.
         self._idle: list[Worker] = []
+        # The one that was at work before these, if it waits behind the door.
+        self._next_door: Worker | None = None
+        self._door: Any = bell.door()
+        # Whether nobody is behind it, or has been called from there and not arrived: who comes
+        # next must not hear the knock that is meant for another.
+        self._door_free = self._door is not None
         # Whether a thread was called, or started, and has not arrived yet.
         self._coming = False
+        # Whether the event loop is about to look, as soon as it has the interpreter again.
+        self._watched = False
         # Guards the bell: it must not be rung after it is closed, as its descriptor's number
         # may be somebody else's by then.
         self._bell_lock = threading.Lock()
@@ -248,18 +270,19 @@ class Crew:
     def __repr__(self) -> str:
         return f"<Crew {self._name} {self.busy} of {self.size} busy, {self.waiting} waiting>"
 
-    def working_for(self, task: Any) -> list[threading.Thread]:
-        """The threads that run a job which that task waits for; from any thread."""
+    def working_for(self, owner: Any) -> list[threading.Thread]:
+        """The threads that run a job which that one waits for; from any thread."""
         return [
             thread
             for thread, job in self.at_work().items()
-            if job is not None and job.task is task
+            if job is not None and job.owner is owner
         ]
 
     @property
     def busy(self) -> int:
         """Threads that run a job now or are about to, abandoned ones included."""
-        return len(self._workers) - len(self._idle)
+        idle = len(self._idle) + (0 if self._next_door is None else 1)
+        return len(self._workers) - idle
 
     @property
     def waiting(self) -> int:
@@ -275,8 +298,12 @@ class Crew:
         self.put(job)
         return job
 
-    def put(self, job: Job) -> None:
+    def put(self, job: Job, patient: bool = False) -> None:
         """Have a thread do a job.
+
+        Args:
+            job: the job.
+            patient: whether a thread that is idle is not called before :meth:`call_waiting`.
 
         Raises:
             RuntimeError: the pool has been left, or no thread can be started.
@@ -287,18 +314,38 @@ class Crew:
             if self.closed:
                 raise RuntimeError("this thread pool is closed")
             self._waiting.add(job)
-            if not self._coming:
-                worker = self._call_thread()
+            if not self._coming and not (patient and self._next_door is not None):
+                worker = self._pick()
         finally:
             self._release()
         if worker is not None:
             try:
-                self._start(worker)
+                self._bring(worker)
             except BaseException:
                 with self._lock:
                     if job.queued:
                         self._waiting.remove(job)
                 raise
+
+    def call_waiting(self) -> None:
+        """Jobs may have been put with patience, and there are no more of them for now: have them
+        done, and see to what has been done by then.
+        """
+        brought = True
+        while brought and self._waiting.first is not None and not self._coming:
+            self._acquire()
+            worker = self._pick(True)
+            self._release()
+            if worker is None:
+                break
+            # Where another is needed after all, it is called here, once this one blocks.
+            self._watched = worker.behind_door
+            try:
+                brought = self._bring_another(worker)
+            finally:
+                self._watched = False
+        if self._calls:
+            self.answer()
 
     def abandon(self, job: Job) -> bool:
         """Stop caring about a job: if it has not finished, :meth:`Job.finished` is not called.
@@ -314,7 +361,7 @@ class Crew:
             if withdrawn:
                 self._waiting.remove(job)
         job.abandoned = True
-        job.task = None  # which serves another request by and by
+        job.owner = None  # which serves another request by and by
         if not withdrawn:
             self.abandoned += 1
         return withdrawn
@@ -372,9 +419,13 @@ class Crew:
             idle = [worker.thread for worker in self._workers if worker.job is None]
             if waiting.length:
                 idle = []  # one of them is coming for a job
-            for worker in self._idle:
-                worker.call()
-            self._idle.clear()
+            called = self._idle
+            self._idle = []
+            if self._next_door is not None:
+                called.append(self._next_door)
+                self._next_door = None
+        for worker in called:
+            self._bring(worker)
         for job in failed:
             job.error = RuntimeError("the thread pool was closed before a thread was free")
             self._done(job)
@@ -390,14 +441,15 @@ class Crew:
         with self._bell_lock:
             self._silent = True
             self._bell.close()
+            # A thread may still wait behind it where it was not to be had for so long.
+            if self._door is not None and not self._workers:
+                self._door.close()
 
     def at_work(self) -> dict[threading.Thread, Job | None]:
         """All threads and what they do now."""
         with self._lock:
             return {
-                worker.thread: worker.job
-                for worker in self._workers
-                if worker.thread is not None
+                worker.thread: worker.job for worker in self._workers if worker.thread is not None
             }
 
     # The threads' side
@@ -411,7 +463,7 @@ class Crew:
             self._calls.append(call)
             # It arrives as soon as this one lets go of the interpreter, which the event loop
             # would have to wait for, too.
-            leave_ringing = self._coming
+            leave_ringing = self._coming or self._watched
         if not leave_ringing:
             self._ring()
 
@@ -424,27 +476,45 @@ class Crew:
                     self._rung = True
                     self._bell.ring()
 
-    def _call_thread(self) -> Worker | None:
-        """With the lock held: call an idle thread, or return one that has to be started."""
-        if self._idle:
-            self._coming = True
-            self._idle.pop().call()
+    def _pick(self, at_door: bool = False) -> Worker | None:
+        """With the lock held: the thread to bring, an idle one or one that has to be started.
+
+        Args:
+            at_door: whether rather the one behind the door: whoever knocks there lets it go first.
+        """
+        worker = self._next_door
+        if worker is not None and (at_door or not self._idle):
+            self._next_door = None
+        elif self._idle:
+            worker = self._idle.pop()
+        elif len(self._workers) < self.size:
+            self._started += 1
+            worker = Worker()
+            worker.thread = threading.Thread(
+                target=self._work,
+                args=(worker,),
+                name=f"{self._name}-{self._started}",
+                daemon=True,
+            )
+            self._workers[worker] = None
+        else:
             return None
-        if len(self._workers) >= self.size:
-            return None
-        self._started += 1
-        worker = Worker()
-        worker.thread = threading.Thread(
-            target=self._work, args=(worker,), name=f"{self._name}-{self._started}", daemon=True
-        )
-        self._workers[worker] = None
         self._coming = True
         return worker
 
+    def _bring(self, worker: Worker) -> None:
+        """Call a thread that was picked, or start it."""
+        if worker.behind_door:
+            self._door.knock()
+        elif worker.started:
+            worker.call()
+        else:
+            self._start(worker)
+
     def _start(self, worker: Worker) -> None:
-        """Start the thread of one that has just been made."""
         thread = worker.thread
         assert thread is not None
+        worker.started = True
         try:
             thread.start()
         except BaseException:
@@ -462,7 +532,10 @@ class Crew:
                 job.run()
                 job = self._next(worker, job, False)
             elif worker in self._workers:
-                worker.wait()
+                if worker.behind_door:
+                    self._door.wait()
+                else:
+                    worker.wait()
                 job = self._next(worker, None, True)
             else:
                 break
@@ -485,31 +558,42 @@ class Crew:
                 self._calls.append(done)
             if called:
                 self._coming = False
+                if worker.behind_door:
+                    worker.behind_door = False
+                    self._door_free = True
             job = self._waiting.take()
             worker.job = job
             if job is not None:
-                if self._waiting.first is not None and not self._coming and not self.closed:
-                    other = self._call_thread()
+                if self._waiting.first is not None and not (
+                    self._coming or self._watched or self.closed
+                ):
+                    other = self._pick()
             elif self.closed:
                 del self._workers[worker]
+            elif self._door_free:
+                self._door_free = False
+                worker.behind_door = True
+                self._next_door = worker
             else:
                 self._idle.append(worker)
             # The one that is coming has the interpreter as soon as this one lets go of it.
-            leave_ringing = self._coming and not called and job is not None
+            leave_ringing = self._watched or (self._coming and not called and job is not None)
         finally:
             self._release()
         # Only now, so that who then asks for a thread finds this one.
         if not leave_ringing:
             self._ring()
         if other is not None:
-            self._start_another(other)
+            self._bring_another(other)
         return job
 
-    def _start_another(self, worker: Worker) -> None:
-        """In a thread of the pool: start another."""
+    def _bring_another(self, worker: Worker) -> bool:
+        """Bring one for jobs that can wait for those that are there, if it cannot be started."""
         try:
-            self._start(worker)
+            self._bring(worker)
         except Exception:
             logger.warning(
                 "no further thread can be started for requests that wait", exc_info=True
             )
+            return False
+        return True

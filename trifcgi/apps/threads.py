@@ -12,6 +12,7 @@ import sys
 import threading
 import traceback
 from collections.abc import AsyncIterator, Callable
+from typing import Any
 
 import trio
 
@@ -26,9 +27,11 @@ logger = logging.getLogger(__name__)
 _crews: set[Crew] = set()
 
 
-def threads_of(task: trio.lowlevel.Task) -> list[threading.Thread]:
-    """The threads of all pools that run a job which ``task`` waits for; from any thread."""
-    return [thread for crew in list(_crews) for thread in crew.working_for(task)]
+def threads_of(owner: Any) -> list[threading.Thread]:
+    """The threads of all pools that run a job which a task, or a request that no task serves,
+    waits for; from any thread.
+    """
+    return [thread for crew in list(_crews) for thread in crew.working_for(owner)]
 
 
 class ThreadPool:

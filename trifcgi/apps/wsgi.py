@@ -2,8 +2,9 @@
 
 The app runs in a thread of a bounded pool; the request's own task stands in for it in the
 event loop, so an abort, a lost connection or a timeout cancels that task at once, whatever
-the thread is doing. The thread learns of it at its next move: reading ``wsgi.input``,
-``write()``, ``start_response()`` and the sending of the next block raise
+the thread is doing. A request without a body has no task before there is something to await: its
+answer is mostly whole when the app returns. The thread learns of an early end at its next move:
+reading ``wsgi.input``, ``write()``, ``start_response()`` and the sending of the next block raise
 :class:`RequestGone`, also when it waits there already. A thread that makes no move keeps
 its place in the pool until it returns, and counts as abandoned; what it still gives goes
 nowhere.
@@ -16,10 +17,11 @@ from typing import Any, Final
 
 import trio
 
+from trifcgi.apps.crew import Crew
 from trifcgi.apps.request_gone import RequestGone
 from trifcgi.apps.thread_calls import Seat
 from trifcgi.apps.threads import ThreadPool
-from trifcgi.apps.wsgi_call import Call
+from trifcgi.apps.wsgi_call import Call, Direct
 from trifcgi.apps.wsgi_conversation import Conversation
 from trifcgi.apps.wsgi_response import WSGIApp
 from trifcgi.cgi import BadParams, error_response
@@ -69,9 +71,11 @@ class WSGIHandler:
         app: the application.
         pool: its threads.
         roles: the responder only, since WSGI knows no other.
+        taskless: answers requests while no task waits for them; see
+            :data:`trifcgi.request.Handler`.
     """
 
-    __slots__ = ("_mount", "_seats", "app", "pool")
+    __slots__ = ("_mount", "_seats", "app", "pool", "taskless")
 
     roles = _ROLES
 
@@ -84,6 +88,7 @@ class WSGIHandler:
         self.pool = threads if isinstance(threads, ThreadPool) else ThreadPool(threads)
         self._mount = mount
         self._seats: list[Seat] = []
+        self.taskless = Direct(app, self.pool, mount)
 
     def __repr__(self) -> str:
         return f"<trifcgi.wsgi {self.app!r}>"
@@ -113,6 +118,14 @@ class WSGIHandler:
                 "a WSGI app needs its threads: enter `async with handler.lifespan():` around"
                 " whatever calls the handler"
             )
+        seats = self._seats
+        aside: Call | None = getattr(request, "aside", None)
+        if aside is not None:
+            seat = seats.pop() if seats else Seat()
+            await self._see_off(
+                crew, aside, aside.have_task(trio.lowlevel.current_task(), seat), seat
+            )
+            return
         try:
             call = Call(self.app, request, self._mount, trio.lowlevel.current_task())
         except BadParams as error:
@@ -125,14 +138,19 @@ class WSGIHandler:
                 start, whole = await _read_ahead(request, call.environ or {})
             except trio.BrokenResourceError:
                 return  # the client left in the middle of its body, before the app was called
-        seats = self._seats
         seat = seats.pop() if seats else Seat()
         conversation = call.complete(crew, request, seat, start, whole)
         crew.put(call)
+        await self._see_off(crew, call, conversation, seat)
+
+    async def _see_off(
+        self, crew: Crew, call: Call, conversation: Conversation, seat: Seat
+    ) -> None:
+        """Wait for the thread, send what it leaves and fetch what it asks for."""
         try:
             while True:
                 if not conversation.news:
-                    await seat.wait(call.task)
+                    await seat.wait(call.owner)
                 if conversation.done:
                     break
                 await _transfer(conversation)
@@ -141,7 +159,7 @@ class WSGIHandler:
         finally:
             conversation.leave()
             crew.abandon(call)
-            seats.append(seat)
+            self._seats.append(seat)
         failure, call.error = call.error, None
         if failure is not None:
             try:

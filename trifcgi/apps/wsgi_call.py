@@ -9,9 +9,10 @@ from trifcgi.apps.wsgi_conversation import Conversation
 from trifcgi.apps.wsgi_files import FileWrapper
 from trifcgi.apps.wsgi_response import Response
 from trifcgi.apps.wsgi_streams import ErrorLog, Input
-from trifcgi.cgi.meaning import Meaning
+from trifcgi.cgi.meaning import BadParams, Meaning
+from trifcgi.request import Taskless
 
-__all__ = ["Call"]
+__all__ = ["Call", "Direct"]
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +34,7 @@ class Call(Job):
         app: the application.
         request: whose call it is.
         mount: see :func:`trifcgi.wsgi`.
-        task: who waits for it.
+        owner: who waits for it.
 
     Attributes:
         environ: the app's, without what :meth:`complete` adds; ``None`` once the app has it.
@@ -42,11 +43,20 @@ class Call(Job):
         BadParams: the params make no request.
     """
 
-    __slots__ = ("_app", "_conversation", "_method", "_path", "_scheme", "environ")
+    __slots__ = (
+        "_app",
+        "_conversation",
+        "_crew",
+        "_method",
+        "_path",
+        "_returned",
+        "_scheme",
+        "environ",
+    )
 
-    def __init__(self, app: Any, request: Any, mount: str | None, task: Any) -> None:
+    def __init__(self, app: Any, request: Any, mount: str | None, owner: Any) -> None:
         meaning = Meaning(request.block or request.pairs, mount=mount, wsgi=True)
-        super().__init__(task)
+        super().__init__(owner)
         self._app = app
         environ: dict[str, Any] = meaning.wsgi_environ()
         self.environ: dict[str, Any] | None = environ
@@ -55,6 +65,8 @@ class Call(Job):
         self._method = meaning.method
         self._path = meaning.script_name, meaning.path_info
         self._conversation: Conversation | None = None
+        self._crew: Crew | None = None
+        self._returned = False
 
     def __str__(self) -> str:
         script_name, path_info = self._path
@@ -102,8 +114,96 @@ class Call(Job):
                 logger.info("%s: the app gave up as its request was over: %r", self, error)
         finally:
             errors.finish()
+            self._returned = True
 
     def finished(self) -> None:
         conversation = self._conversation
         assert conversation is not None
-        conversation.finished()
+        if conversation.seat is self and self.error is None and conversation.answer():
+            conversation.seat = None
+        else:
+            conversation.finished()
+
+    # Without a task
+
+    def begin(self, crew: Crew, request: Any) -> bool:
+        """Have a thread make the call, of a request without a body, while no task waits for it.
+
+        Returns:
+            Whether it will be made.
+        """
+        conversation = self.complete(crew, request, self, b"", True)
+        try:
+            crew.put(self, True)
+        except RuntimeError:
+            conversation.leave()
+            return False
+        self._crew = crew
+        request.aside = self
+        return True
+
+    def wake(self) -> None:
+        """There is more to do than to send an answer, unless all that is to come has come."""
+        conversation = self._conversation
+        assert conversation is not None
+        if not self._returned or conversation.done:
+            conversation.seat = None
+            conversation.request.want_task()
+
+    def have_task(self, task: Any, seat: Any) -> Conversation:
+        """From now on a task waits."""
+        conversation = self._conversation
+        assert conversation is not None
+        self._crew = None
+        self.owner = task
+        conversation.request.aside = None
+        conversation.seat = seat
+        return conversation
+
+    def leave(self) -> None:
+        """The request is over."""
+        conversation = self._conversation
+        crew = self._crew
+        assert conversation is not None
+        assert crew is not None
+        conversation.leave()
+        crew.abandon(self)
+        if self.over and self.error is not None:
+            logger.warning("%s failed before it was given up", self, exc_info=self.error)
+
+
+class Direct:
+    """Begins calls while no task waits for them: what is whole when the app returns needs none.
+
+    Args:
+        app: the application.
+        pool: whose threads make them.
+        mount: see :func:`trifcgi.wsgi`.
+    """
+
+    __slots__ = ("_app", "_mount", "_pool")
+
+    def __init__(self, app: Any, pool: Any, mount: str | None) -> None:
+        self._app = app
+        self._pool = pool
+        self._mount = mount
+
+    def begin(self, request: Any) -> bool:
+        """Take a request, if that can be done at once."""
+        crew: Crew | None = self._pool.crew
+        if crew is None:
+            return False
+        try:
+            call = Call(self._app, request, self._mount, request)
+        except BadParams:
+            return False
+        return call.begin(crew, request)
+
+    def begun(self) -> None:
+        """All that came together have been taken."""
+        crew: Crew | None = self._pool.crew
+        if crew is not None:
+            crew.call_waiting()
+
+
+Taskless.register(Direct)

@@ -231,20 +231,46 @@ class Conversation:
         self.done = True
         self.wake()
 
+    def answer(self) -> bool:
+        """Send an answer that lies here whole, where no task waits for it.
+
+        Returns:
+            Whether that is all there is to do.
+        """
+        head = self._whole_head()
+        if head is None or self.request.aborted:
+            return False
+        done: bool = self.request.answer(head, self._body, self._bodyless)
+        return done
+
     def respond(self) -> bool:
         """Send an answer that lies here whole, if that can be done at once.
 
         Returns:
             Whether nothing is left to do.
         """
-        head = self._head
-        if head is None or self._left is not None:
+        head = self._whole_head()
+        if head is None:
             return False
         try:
             done: bool = self.request.respond(head, self._body, bodyless=self._bodyless)
         except trio.BrokenResourceError:
             return True  # the front end has gone meanwhile
         return done
+
+    def _whole_head(self) -> bytes | None:
+        """The head, where nothing has to be sent but that and one piece of body."""
+        left = self._left
+        if left is None:
+            return self._head
+        if left.head is None or len(left.stdout) > 1 or left.stderr is not None or left.asked:
+            return None
+        self._left = None
+        self._head = left.head
+        self._bodyless = left.bodyless
+        if left.stdout:
+            self._body = left.stdout[0]
+        return self._head
 
     def take(self) -> Left:
         """Take what lies here."""

@@ -77,13 +77,17 @@ async def log_slow_requests(
         # One whose handler has not been called is older than it can show: it is still being
         # received, or waits for its turn. It comes up as soon as there is a stack.
         late = trio.current_time() - slow_after
-        due = [each for each in fresh if each.begun_at <= late and each.task is not None]
+        due = [each for each in fresh if each.begun_at <= late and _is_served(each)]
         for exchange in due:
             logged.add(exchange.number)
             await _report(exchange, threads_of)
         waiting = [each.begun_at for each in fresh if each.number not in logged]
         now = trio.current_time()
         await trio.sleep(max(min(waiting, default=now) + slow_after - now, _pause(slow_after)))
+
+
+def _is_served(exchange: TimedExchange) -> bool:
+    return exchange.task is not None or exchange.aside is not None
 
 
 def _pause(slow_after: float) -> float:

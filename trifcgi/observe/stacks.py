@@ -50,6 +50,7 @@ class Exchange(Protocol):
         number: never used for another request of this process.
         coroutine: its handler's, while that has been called and has not ended.
         task: the trio task that drives that coroutine.
+        aside: what serves it while no task does.
         nurseries: those that its handler has opened in that task and not left.
         params: as the front end sent them.
     """
@@ -62,13 +63,15 @@ class Exchange(Protocol):
     @property
     def task(self) -> trio.lowlevel.Task | None: ...
     @property
+    def aside(self) -> Any: ...
+    @property
     def nurseries(self) -> Sequence[trio.Nursery]: ...
     @property
     def params(self) -> Mapping[str, str]: ...
 
 
-ThreadsOf: TypeAlias = Callable[[trio.lowlevel.Task], Iterable[threading.Thread]]
-"""Gives the threads that work for a task now."""
+ThreadsOf: TypeAlias = Callable[[Any], Iterable[threading.Thread]]
+"""Gives the threads that work now for a task, or for a request that no task serves."""
 
 
 @attrs.frozen
@@ -259,19 +262,28 @@ def task_tree(
             ends, without this, where it steps the handler.
         threads_of: says which threads work for a task.
     """
-    by_task = {id(exchange.task): exchange for exchange in driven if exchange.task is not None}
-    return _tree(task, by_task, threads_of)
+    exchanges = list(driven)
+    by_task = {id(each.task): each for each in exchanges if each.task is not None}
+    tree = _tree(task, by_task, threads_of)
+    for each in exchanges:
+        if each.aside is not None:
+            tree.threads.extend(_threads(each, threads_of))
+    return tree
 
 
 def request_tree(exchange: Exchange, threads_of: ThreadsOf | None = None) -> TaskTree | None:
     """A request's own part of the tree: its handler, and the tasks in nurseries that this has
-    opened. ``None`` when its handler has not been called or has ended.
+    opened. ``None`` when its handler has not been called or has ended; of one that no task
+    serves there are the threads.
 
     Args:
         exchange: the request.
         threads_of: says which threads work for a task.
     """
     task, coroutine = exchange.task, exchange.coroutine
+    if exchange.aside is not None:
+        threads = _threads(exchange, threads_of)
+        return TaskTree("(in threads)", exchange.number, False, [], [], threads)
     if task is None or coroutine is None:
         return None
     return TaskTree(
@@ -339,8 +351,10 @@ def _is_running(coroutine: Any) -> bool:
     return bool(getattr(coroutine, "cr_running", False) or getattr(coroutine, "gi_running", False))
 
 
-def _threads(task: trio.lowlevel.Task, threads_of: ThreadsOf | None) -> list[ThreadStack]:
-    return [] if threads_of is None else [thread_stack(thread) for thread in threads_of(task)]
+def _threads(
+    owner: trio.lowlevel.Task | Exchange, threads_of: ThreadsOf | None
+) -> list[ThreadStack]:
+    return [] if threads_of is None else [thread_stack(thread) for thread in threads_of(owner)]
 
 
 # Text

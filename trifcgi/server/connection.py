@@ -291,8 +291,11 @@ class Connection(Receiver):
         except ProtocolError as error:
             self._abandon(str(error))
             return
-        if self.turns.queue:
-            self.turns.wake()
+        turns = self.turns
+        if turns.queue and self.state.taskless is not None:
+            turns.offer()
+        if turns.queue:
+            turns.wake()
         elif self.protocol.out_size and not self.turns.driving:
             self.flush()
         if not self.exchanges and self.protocol.inside_record:

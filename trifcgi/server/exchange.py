@@ -3,6 +3,7 @@
 Compiled, and so without a coroutine: what waits stands in :mod:`trifcgi.server.streams`.
 """
 
+import logging
 import math
 import re
 from collections.abc import Coroutine, Mapping, Sequence
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from trifcgi.server.connection import Connection
 
 __all__ = ["Exchange", "Phase"]
+
+_log = logging.getLogger("trifcgi.server")
 
 # Response bytes that are copied behind their head, to leave in one record with it.
 _WHOLE: Final = 16 * 1024
@@ -73,6 +76,7 @@ class Exchange:
         may_be_head: whether it is worth a look whether the method is HEAD.
         blocked: seconds that the handler has waited for the front end to take output.
         reader: the task that waits for input.
+        aside: what the handler serves it by without a task; ``leave()`` gives it up.
         abort_event: set when the front end has gone; made by the first who waits for it.
     """
 
@@ -92,6 +96,7 @@ class Exchange:
         "abort_event",
         "aborted_",
         "admitted",
+        "aside",
         "begun_at",
         "block",
         "blocked",
@@ -145,6 +150,7 @@ class Exchange:
         self._method: bytes | None = None
         self._params: Params | None = None
         self.admitted = False
+        self.aside: Any = None
         self.begun_at = now
         self.last_input = now
         self.deadline = deadline
@@ -338,6 +344,8 @@ class Exchange:
         if self.scope is not None:
             self.scope_spent = True
             self.scope.cancel(reason=str(self.reason))
+        elif self.aside is not None:
+            self.connection.turns.recall(self)
 
     def check(self, now: float) -> float:
         """Act on this request's deadlines; return the next one (trio clock)."""
@@ -386,6 +394,32 @@ class Exchange:
         self.connection.window.taken()
 
     def respond(self, head: bytes, body: bytes, *, bodyless: bool = False) -> bool:
+        if not self._respond(head, body, bodyless):
+            return False
+        self.end_early()
+        return True
+
+    def answer(self, head: bytes, body: bytes, bodyless: bool) -> bool:
+        """Respond, where the request is served without a task, and be done with it."""
+        if not self._respond(head, body, bodyless):
+            return False
+        connection = self.connection
+        self.aside = None
+        try:
+            connection.end(self, 0)
+            connection.flush()
+        except Exception:  # noqa: BLE001 - logged, at one of the three borders
+            _log.exception("a connection failed in the server itself; it is closed")
+            connection.fail()
+        return True
+
+    def want_task(self) -> None:
+        """It has been served without a task so far, and needs one to go on."""
+        turns = self.connection.turns
+        turns.queue.append(self)
+        turns.wake()
+
+    def _respond(self, head: bytes, body: bytes, bodyless: bool) -> bool:
         if (
             len(body) > _WHOLE
             or self.head is not None
@@ -401,7 +435,6 @@ class Exchange:
             self.body_bytes = len(body)
             head += body
         self.connection.send_stdout(self.id, head)
-        self.end_early()
         return True
 
     def must_pause(self) -> bool:
@@ -584,6 +617,7 @@ class Exchange:
         """Drop everything that a handler may still hold through its request."""
         self.phase = _ENDED
         self.scope = None
+        self.aside = None
         self.coroutine = None
         self.task = None
         # They refer to this: a cycle would leave each request to the garbage collector.

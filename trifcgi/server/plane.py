@@ -16,7 +16,7 @@ from trifcgi.limits import Limits, Timeouts
 from trifcgi.observe.instrument import Instrument, StopReason
 from trifcgi.observe.trace import Tracer
 from trifcgi.protocol import MAX_CONNS, MAX_REQS, MPXS_CONNS, Role
-from trifcgi.request import Handler, StopSignal
+from trifcgi.request import Handler, StopSignal, Taskless
 from trifcgi.server.clock import Clock
 from trifcgi.server.connection import Connection
 from trifcgi.server.ending import describe
@@ -91,6 +91,9 @@ class DataPlane:
             MAX_REQS: b"%d" % limits.max_requests,
             MPXS_CONNS: b"1",
         }
+        taskless = getattr(handler, "taskless", None)
+        if isinstance(taskless, Taskless):
+            self.state.taskless = taskless
         self.reaper = Reaper()
         self.stopping = StopSignal()
         self.patient = False
@@ -182,7 +185,9 @@ class DataPlane:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self.reaper.run, name="trifcgi reaper")
                 if HAVE_EPOLL:
-                    self._poller = Poller()
+                    self._poller = self.state.poller = Poller()
+                    if self.state.taskless is not None:
+                        self._poller.after = self.state.taskless.begun
                     nursery.start_soon(self._poller.run, name="trifcgi poller")
                 try:
                     yield

@@ -1,12 +1,15 @@
 """What every request of a data plane looks at; compiled."""
 
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from trifcgi.limits import Limits, Timeouts
 from trifcgi.observe.trace import Tracer
 from trifcgi.protocol.constants import Role
 from trifcgi.server.clock import Clock
 from trifcgi.server.observers import Observers
+
+if TYPE_CHECKING:
+    from trifcgi.server.poller import Poller
 
 __all__ = ["State"]
 
@@ -23,6 +26,8 @@ class State:
         max_requests: one of them.
         max_body: another; negative: none.
         running: requests running or queued now.
+        taskless: how the handler serves requests without a task, if it does.
+        poller: goes through what is ready on sockets.
         begun: requests begun so far.
         draining: whether a graceful stop has begun.
         drivers: those that wait for their next handler.
@@ -41,10 +46,12 @@ class State:
         "max_body",
         "max_requests",
         "observers",
+        "poller",
         "read_timeout",
         "request_timeout",
         "roles",
         "running",
+        "taskless",
         "tracer",
     )
 
@@ -53,6 +60,8 @@ class State:
     ) -> None:
         self.observers = observers
         self.roles = roles
+        self.taskless: Any = None
+        self.poller: Poller | None = None
         self.running = 0
         self.begun = 0
         self.draining = False

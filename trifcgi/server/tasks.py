@@ -168,6 +168,7 @@ async def _leave(connection: Connection) -> None:
         plane.tracer.closed(connection)
     poison = connection.ends_in_nginx()
     for exchange in connection.exchanges.values():
+        connection.turns.stop_aside(exchange)
         exchange.stop(StopReason.DRAINED)
         connection.forget(exchange, 1)
     for exchange in list(connection.trailing):

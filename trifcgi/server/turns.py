@@ -225,6 +225,39 @@ class Turns:
         if not self.ended:
             self.queue.append(exchange)
 
+    def offer(self) -> None:
+        """Let the handler take requests without a task, those that have come whole."""
+        state = self._connection.state
+        taskless = state.taskless
+        queue = self.queue
+        offered = list(queue)
+        queue.clear()
+        for exchange in offered:
+            if exchange.reason is None and not exchange.awaits_input and not exchange.unread:
+                exchange.phase = _RUNNING
+                if taskless.begin(exchange):
+                    state.observers.request_started(exchange)
+                    continue
+                exchange.phase = _QUEUED
+            queue.append(exchange)
+        if len(queue) < len(offered) and not (state.poller and state.poller.busy):
+            taskless.begun()
+
+    def recall(self, exchange: Exchange) -> None:
+        """A request that is served without a task is cancelled."""
+        self.remove(exchange)  # it may have asked for one
+        self.stop_aside(exchange)
+        ending.stopped(exchange)
+        if not self.driving:
+            self._connection.flush()
+
+    def stop_aside(self, exchange: Exchange) -> None:
+        """Whatever the handler does for it without a task comes to nothing."""
+        aside = exchange.aside
+        if aside is not None:
+            exchange.aside = None
+            aside.leave()
+
     def remove(self, exchange: Exchange) -> None:
         """Take a request back out, if it is still queued."""
         if exchange in self.queue:
@@ -371,12 +404,14 @@ class Turns:
         while queue and self._taken < _SLICE:
             self._taken += 1
             exchange = queue.pop(0)
-            if exchange.reason is None:
+            # One that was begun without a task and is stopped is no longer here.
+            if exchange.reason is None or exchange.aside is not None:
                 self.waking = False
                 exchange.scope = scope
                 exchange.task = task
-                exchange.phase = _RUNNING
-                self._connection.state.observers.request_started(exchange)
+                if exchange.phase is _QUEUED:
+                    exchange.phase = _RUNNING
+                    self._connection.state.observers.request_started(exchange)
                 return exchange
             self.stopped(exchange)
         return None
