@@ -295,7 +295,10 @@ class Connection(Receiver):
         if turns.queue and self.state.taskless is not None:
             turns.offer()
         if turns.queue:
-            turns.wake()
+            if self.state.reading:
+                self.state.waiting.append(turns)
+            else:
+                turns.wake()
         elif self.protocol.out_size and not self.turns.driving:
             self.flush()
         if not self.exchanges and self.protocol.inside_record:

@@ -185,9 +185,7 @@ class DataPlane:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self.reaper.run, name="trifcgi reaper")
                 if HAVE_EPOLL:
-                    self._poller = self.state.poller = Poller()
-                    if self.state.taskless is not None:
-                        self._poller.after = self.state.taskless.begun
+                    self._poller = Poller(self.state)
                     nursery.start_soon(self._poller.run, name="trifcgi poller")
                 try:
                     yield

@@ -6,11 +6,11 @@ are merely used, and waits for that set: one trio wake-up for a whole batch of s
 """
 
 import select
-from collections.abc import Callable
 
 import trio
 
 from trifcgi.server.reports import Watcher, report
+from trifcgi.server.state import State
 
 __all__ = ["Poller"]
 
@@ -19,18 +19,12 @@ _BATCH = 256
 
 
 class Poller:
-    """An epoll set and the task that waits for it.
+    """An epoll set and the task that waits for it."""
 
-    Attributes:
-        busy: whether it goes through what is ready.
-        after: called each time it has done so.
-    """
-
-    def __init__(self) -> None:
+    def __init__(self, state: State) -> None:
+        self._state = state
         self._epoll = select.epoll()
         self._watchers: dict[int, Watcher] = {}
-        self.busy = False
-        self.after: Callable[[], object] | None = None
 
     def watch(self, fd: int, interest: int, watcher: Watcher) -> None:
         """Report ``interest`` (epoll bits, level-triggered) on ``fd`` to ``watcher``.
@@ -59,11 +53,7 @@ class Poller:
         watchers = self._watchers
         while True:
             await trio.lowlevel.wait_readable(fd)
-            self.busy = True
-            report(epoll.poll(0, _BATCH), watchers)
-            self.busy = False
-            if self.after is not None:
-                self.after()
+            report(epoll.poll(0, _BATCH), watchers, self._state)
 
     def close(self) -> None:
         """Give the epoll set back, once no connection is left that could use it."""

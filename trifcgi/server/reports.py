@@ -4,6 +4,8 @@ import logging
 from typing import Final, Protocol
 
 from trifcgi.server.socket_wire import SocketWire
+from trifcgi.server.state import State
+from trifcgi.server.turns import Turns
 
 __all__ = ["Watcher", "report"]
 
@@ -20,8 +22,12 @@ class Watcher(Protocol):
         """End: :meth:`ready` has raised."""
 
 
-def report(batch: list[tuple[int, int]], watchers: dict[int, Watcher]) -> None:
-    """Tell a batch of descriptors and their events to those who watch them."""
+def report(batch: list[tuple[int, int]], watchers: dict[int, Watcher], state: State) -> None:
+    """Tell a batch of descriptors and their events to those who watch them, and then give the
+    requests that have come to tasks and threads: one kind of work at a time stays in the
+    processor's cache.
+    """
+    state.reading = True
     for fd, events in batch:
         watcher = watchers.get(fd)
         if watcher is None:
@@ -35,3 +41,11 @@ def report(batch: list[tuple[int, int]], watchers: dict[int, Watcher]) -> None:
             # A fault of the server's own: loud, and one connection's end.
             _log.exception("a connection failed in the server itself; it is closed")
             watcher.fail()
+    state.reading = False
+    waiting = state.waiting
+    turns: Turns
+    for turns in waiting:
+        turns.wake()
+    waiting.clear()
+    if state.taskless is not None:
+        state.taskless.begun()

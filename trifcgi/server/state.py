@@ -1,15 +1,12 @@
 """What every request of a data plane looks at; compiled."""
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from trifcgi.limits import Limits, Timeouts
 from trifcgi.observe.trace import Tracer
 from trifcgi.protocol.constants import Role
 from trifcgi.server.clock import Clock
 from trifcgi.server.observers import Observers
-
-if TYPE_CHECKING:
-    from trifcgi.server.poller import Poller
 
 __all__ = ["State"]
 
@@ -27,7 +24,8 @@ class State:
         max_body: another; negative: none.
         running: requests running or queued now.
         taskless: how the handler serves requests without a task, if it does.
-        poller: goes through what is ready on sockets.
+        reading: whether the poller goes through a batch of what is ready on sockets.
+        waiting: the turns that have got requests in that batch.
         begun: requests begun so far.
         draining: whether a graceful stop has begun.
         drivers: those that wait for their next handler.
@@ -46,13 +44,14 @@ class State:
         "max_body",
         "max_requests",
         "observers",
-        "poller",
         "read_timeout",
+        "reading",
         "request_timeout",
         "roles",
         "running",
         "taskless",
         "tracer",
+        "waiting",
     )
 
     def __init__(
@@ -61,7 +60,9 @@ class State:
         self.observers = observers
         self.roles = roles
         self.taskless: Any = None
-        self.poller: Poller | None = None
+        self.reading = False
+        # Any: what is made of turns looks at this.
+        self.waiting: list[Any] = []
         self.running = 0
         self.begun = 0
         self.draining = False

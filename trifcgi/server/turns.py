@@ -240,7 +240,7 @@ class Turns:
                     continue
                 exchange.phase = _QUEUED
             queue.append(exchange)
-        if len(queue) < len(offered) and not (state.poller and state.poller.busy):
+        if len(queue) < len(offered) and not state.reading:
             taskless.begun()
 
     def recall(self, exchange: Exchange) -> None:
