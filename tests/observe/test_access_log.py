@@ -5,7 +5,7 @@ import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Self, cast
 
 import attrs
 import pytest
@@ -301,6 +301,56 @@ class TestAccessLog:
         file.close()
         first, second = path.read_bytes().splitlines()
         assert first == second
+
+    async def test_lines_stand_in_the_order_in_which_requests_end(self, tmp_path: Path) -> None:
+        path = tmp_path / "log"
+        file = LogFile(str(path))
+        log = AccessLog(file)
+        for number in range(500):
+            params = {**GET, b"REQUEST_URI": b"/%d" % number}
+            block = encode_pairs(params.items()) if number % 7 else b""
+            log.request_ended(cast("Request", Finished(params, block=block)), WELL)
+        assert not file.empty
+        file.close()
+        told = [line.split()[6] for line in path.read_bytes().splitlines()]
+        assert told == [b"/%d" % number for number in range(500)]
+
+    async def test_a_line_has_the_time_at_which_its_request_ended(self, tmp_path: Path) -> None:
+        path = tmp_path / "log"
+        now = 1769862896.9
+        file = LogFile(str(path))
+        log = AccessLog(file, "json", clock=lambda: now)
+        encoded = cast("Request", Finished({}, block=encode_pairs(GET.items())))
+        for _ in range(3):
+            log.request_ended(encoded, WELL)
+            now += 0.4
+        file.close()
+        times = [json.loads(text)["time"][17:19] for text in path.read_text().splitlines()]
+        assert times == ["56", "57", "57"]
+
+    async def test_few_params_are_held_for_lines_to_come(self, tmp_path: Path) -> None:
+        path = tmp_path / "log"
+        file = LogFile(str(path))
+        log = AccessLog(file)
+        block = encode_pairs({**GET, b"HTTP_COOKIE": b"c" * 100_000}.items())
+        for _ in range(100):
+            log.request_ended(cast("Request", Finished({}, block=Held(block))), WELL)
+            assert Held.number <= 3
+        file.close()
+        assert path.read_bytes().count(b"\n") == 100
+
+
+class Held(bytes):
+    """A block that is counted for as long as somebody has it."""
+
+    number = 0
+
+    def __new__(cls, block: bytes) -> Self:
+        cls.number += 1
+        return super().__new__(cls, block)
+
+    def __del__(self) -> None:
+        Held.number -= 1
 
 
 NAMES = st.one_of(

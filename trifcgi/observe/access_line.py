@@ -60,6 +60,10 @@ _ROLES: Final = {1: "responder", 2: "authorizer", 3: "filter"}
 _THREE_DIGITS: Final = [b"%03d" % number for number in range(1000)]
 _UP_TO_THREE: Final = [b"%d" % number for number in range(1000)]
 _STATUSES: Final = [b'" %03d ' % number for number in range(1000)]
+# Requests whose lines are formed together at most, and bytes of their params.
+_MOST_UNFORMED: Final = 64
+_MOST_HELD: Final = 256 * 1024
+
 _USUAL_END: Final = b" in=0 app_status=0 end=complete\n"
 
 
@@ -108,8 +112,42 @@ def fields_of(params: Mapping[bytes, bytes]) -> Fields:
     return [params.get(name, b"") for name in _NAMES]
 
 
+class _Unformed:
+    """A request whose line is still to be formed: what :meth:`AccessLines.record` is told."""
+
+    __slots__ = (
+        "app_status", "block", "body_bytes", "bytes_in", "duration", "end", "role", "stamp",
+        "status",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        block: bytes,
+        role: "i64",
+        status: "i64",
+        body_bytes: int,
+        bytes_in: int,
+        duration: float,
+        app_status: int,
+        end: str,
+        stamp: bytes,
+    ) -> None:
+        self.block = block
+        self.role: i64 = role
+        self.status: i64 = status
+        self.body_bytes = body_bytes
+        self.bytes_in = bytes_in
+        self.duration = duration
+        self.app_status = app_status
+        self.end = end
+        self.stamp = stamp
+
+
 class AccessLines(Recorder):
     """Adds a line to a log for every request that ends.
+
+    A line is formed together with those of other requests: one after the other they find the code
+    and the tables in the processor's cache, and take a third of the time.
 
     Args:
         file: the log.
@@ -126,11 +164,13 @@ class AccessLines(Recorder):
         "_as_json",
         "_clock",
         "_file",
+        "_held",
         "_lines",
         "_second",
         "_size",
         "_stamp",
         "_stamp_at",
+        "_unformed",
         "_wake",
         "expected",
     )
@@ -145,7 +185,9 @@ class AccessLines(Recorder):
     ) -> None:
         self._file = file
         self._lines: list[bytes] = file.lines
-        self._size = 0
+        self._unformed: list[_Unformed] = []
+        self._held: i64 = 0
+        self._size: i64 = 0
         self._as_json = as_json
         self._clock = clock
         self._stamp_at = stamp
@@ -153,6 +195,7 @@ class AccessLines(Recorder):
         self._second = -1.0
         self._stamp = b""
         self.expected = False
+        file.complete = self.form
 
     def record(
         self,
@@ -166,20 +209,36 @@ class AccessLines(Recorder):
         app_status: int,
         end: str,
     ) -> None:
-        """Form this request's line."""
+        """Take note of what this request's line tells."""
         now = self._clock()
         if not self._second <= now < self._second + 1.0:
             self._begin_second(now)
-        # To decode all params, where nobody else has, costs more than the line.
-        fields = _needed_fields(block) if block else fields_of(params)
-        if self._as_json:
-            line = _as_json(
-                fields, role, status, body_bytes, bytes_in, duration, app_status, end, self._stamp
-            )
+        unformed = _Unformed(
+            block, role, status, body_bytes, bytes_in, duration, app_status, end, self._stamp
+        )
+        if block:
+            self._unformed.append(unformed)
+            self._held += len(block)
+            if self._held >= _MOST_HELD or len(self._unformed) >= _MOST_UNFORMED:
+                self.form()
         else:
-            line = _combined(
-                fields, role, status, body_bytes, bytes_in, duration, app_status, end, self._stamp
-            )
+            self.form()  # their order is that of their ends
+            self._add(self._line(unformed, fields_of(params)))
+        if not self.expected:
+            self.expected = True
+            self._wake()
+
+    def form(self) -> None:
+        """Form the lines that are still to be formed."""
+        unformed = self._unformed
+        if unformed:
+            self._unformed = []
+            self._held = 0
+            for one in unformed:
+                # To decode all params, where nobody else has, costs more than the line.
+                self._add(self._line(one, _needed_fields(one.block)))
+
+    def _add(self, line: bytes) -> None:
         lines = self._lines
         if not lines:
             self._size = 0
@@ -187,9 +246,17 @@ class AccessLines(Recorder):
         self._size += len(line)
         if self._size >= FLUSH_SIZE:
             self._file.flush()
-        if not self.expected:
-            self.expected = True
-            self._wake()
+
+    def _line(self, one: _Unformed, fields: Fields) -> bytes:
+        if self._as_json:
+            return _as_json(
+                fields, one.role, one.status, one.body_bytes, one.bytes_in, one.duration,
+                one.app_status, one.end, one.stamp,
+            )  # fmt: skip
+        return _combined(
+            fields, one.role, one.status, one.body_bytes, one.bytes_in, one.duration,
+            one.app_status, one.end, one.stamp,
+        )  # fmt: skip
 
     def _begin_second(self, now: float) -> None:
         second = int(now)

@@ -4,6 +4,7 @@ import logging
 import os
 import select
 import stat
+from collections.abc import Callable
 from typing import Final
 
 __all__ = ["FLUSH_SIZE", "STDOUT", "LogFile"]
@@ -33,6 +34,7 @@ class LogFile:
         lost: lines dropped so far.
         lines: those that have come together, always in the same list. Whoever appends to it calls
             :meth:`flush` once they are :data:`FLUSH_SIZE` long.
+        complete: called before the lines are looked at: appends those that are still to be formed.
 
     Raises:
         OSError: the file cannot be opened.
@@ -43,6 +45,7 @@ class LogFile:
         self._path = path
         self._name = "stdout" if path == STDOUT else path
         self.lines: list[bytes] = []
+        self.complete: Callable[[], object] | None = None
         self._size = 0
         self._unsent = bytearray()
         self._torn = False
@@ -58,6 +61,8 @@ class LogFile:
     @property
     def empty(self) -> bool:
         """Whether every line has been written or dropped."""
+        if self.complete is not None:
+            self.complete()
         return not self.lines and not self._unsent
 
     def add(self, line: bytes) -> None:
@@ -69,6 +74,8 @@ class LogFile:
 
     def flush(self) -> None:
         """Write what has come together, as far as it goes without waiting. Never raises."""
+        if self.complete is not None:
+            self.complete()
         self._unsent += b"".join(self.lines)
         self.lines.clear()
         self._size = 0
