@@ -7,7 +7,7 @@ import socket
 from collections.abc import AsyncIterator, Coroutine, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from operator import attrgetter
-from types import TracebackType
+from types import MethodType, TracebackType
 from typing import Any, Self
 
 import trio
@@ -61,6 +61,7 @@ class DataPlane:
 
     Attributes:
         state: what all connections look at for each request.
+        call: calls the handler.
         connections: connections open now.
         stopping: the same for requests, told to those that wait for it.
         patient: whether it drains without a limit, for as long as its requests take.
@@ -81,6 +82,9 @@ class DataPlane:
         if not callable(handler):
             raise TypeError(f"handler must be an async callable, not {handler!r}")
         self.handler: Any = handler
+        # A method is called for less than the object whose call it is.
+        call = getattr(handler, "__call__", None)  # noqa: B004 - not whether it can be called
+        self.call: Any = call if isinstance(call, MethodType) else handler
         limits = limits or Limits()
         self.timeouts = timeouts or Timeouts()
         served = getattr(handler, "roles", Role)

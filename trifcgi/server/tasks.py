@@ -195,7 +195,7 @@ def _work(connection: Connection, stays: bool = False) -> Generator[Any, Any, No
     A coroutine all the same, if one that yields: a task that is woken passes one less.
     """
     turns = connection.turns
-    handler = connection.plane.handler
+    handler = connection.plane.call
     task = trio.lowlevel.current_task()
     place: Place | None = None
     depth = len(task.child_nurseries)
