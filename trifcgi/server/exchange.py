@@ -17,6 +17,7 @@ from trifcgi.observe.instrument import Outcome, StopReason
 from trifcgi.protocol.constants import Role
 from trifcgi.protocol.pairs import decode_pairs, find_value
 from trifcgi.request import Params, Request, StopSignal
+from trifcgi.served import Served
 from trifcgi.server import streams
 from trifcgi.server.body import Body
 from trifcgi.server.phase import Phase
@@ -62,7 +63,7 @@ _CONTENT_LENGTH: Final = re.compile(
 )
 
 
-class Exchange:
+class Exchange(Served):
     """A :class:`Request` with the server's side of it.
 
     The connection makes it at FCGI_BEGIN_REQUEST and feeds it; a task of the connection
@@ -94,11 +95,9 @@ class Exchange:
         "_stdin_stream",
         "_stdout",
         "abort_event",
-        "aborted_",
         "admitted",
         "aside",
         "begun_at",
-        "block",
         "blocked",
         "body",
         "body_bytes",
@@ -136,6 +135,7 @@ class Exchange:
         now: float,
         deadline: float,
     ) -> None:
+        super().__init__()
         self.connection = connection
         self.number = number
         self.coroutine: Coroutine[Any, Any, Any] | None = None
@@ -146,7 +146,6 @@ class Exchange:
         self.keep_connection = keep
         self._named: dict[bytes, bytes] | None = None
         self._pairs: list[tuple[bytes, bytes]] | None = None
-        self.block = b""
         self._method: bytes | None = None
         self._params: Params | None = None
         self.admitted = False
@@ -157,7 +156,6 @@ class Exchange:
         self.cancel_at = math.inf
         self.phase = _PARAMS
         self.reason: StopReason | None = None
-        self.aborted_ = False
         self.failed = False
         self.refused = False
         self.scope: trio.CancelScope | None = None
@@ -263,7 +261,7 @@ class Exchange:
 
     @property
     def stop_signal(self) -> StopSignal:
-        return self.connection.plane.stopping
+        return self.connection.state.stopping
 
     @property
     def stopping(self) -> bool:

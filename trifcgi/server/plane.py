@@ -63,7 +63,6 @@ class DataPlane:
         state: what all connections look at for each request.
         call: calls the handler.
         connections: connections open now.
-        stopping: the same for requests, told to those that wait for it.
         patient: whether it drains without a limit, for as long as its requests take.
         cut_by_drain: requests that the drain's grace was too short for.
     """
@@ -99,7 +98,6 @@ class DataPlane:
         if isinstance(taskless, Taskless):
             self.state.taskless = taskless
         self.reaper = Reaper()
-        self.stopping = StopSignal()
         self.patient = False
         self.cut_by_drain = 0
         self.share = share
@@ -127,6 +125,11 @@ class DataPlane:
     def begun(self) -> int:
         """Requests begun so far."""
         return self.state.begun
+
+    @property
+    def stopping(self) -> StopSignal:
+        """The same for requests, told to those that wait for it."""
+        return self.state.stopping
 
     @property
     def draining(self) -> bool:

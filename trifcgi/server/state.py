@@ -5,6 +5,7 @@ from typing import Any, Final
 from trifcgi.limits import Limits, Timeouts
 from trifcgi.observe.trace import Tracer
 from trifcgi.protocol.constants import Role
+from trifcgi.request import StopSignal
 from trifcgi.server.clock import Clock
 from trifcgi.server.observers import Observers
 
@@ -28,6 +29,7 @@ class State:
         waiting: the turns that have got requests in that batch.
         begun: requests begun so far.
         draining: whether a graceful stop has begun.
+        stopping: tells requests that a stop has begun.
         drivers: those that wait for their next handler.
         clock: trio's; ``None`` before the data plane is entered.
         request_timeout, read_timeout, abort_grace: some of its timeouts (seconds).
@@ -49,6 +51,7 @@ class State:
         "request_timeout",
         "roles",
         "running",
+        "stopping",
         "taskless",
         "tracer",
         "waiting",
@@ -67,6 +70,7 @@ class State:
         self.begun = 0
         self.draining = False
         self.tracer: Tracer | None = None
+        self.stopping = StopSignal()
         self.drivers: list[Any] = []
         self.clock: Clock | None = None
         self.request_timeout: float = timeouts.request_timeout

@@ -1,0 +1,33 @@
+"""What compiled adapters ask of each request, where it is the server's own; compiled."""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from trifcgi.request import StopSignal
+
+__all__ = ["Served"]
+
+
+class Served:
+    """A :class:`~trifcgi.request.Request` that is compiled itself: an adapter that knows it for
+    one gets at it in no time.
+
+    Attributes:
+        aborted_: see :attr:`trifcgi.Request.aborted`.
+        block: see :attr:`trifcgi.request.Request.block`.
+    """
+
+    __slots__ = ("aborted_", "block")
+
+    def __init__(self) -> None:
+        self.aborted_ = False
+        self.block = b""
+
+    @property
+    def stop_signal(self) -> "StopSignal":
+        """See :attr:`trifcgi.request.Request.stop_signal`."""
+        raise NotImplementedError
+
+    def respond(self, head: bytes, body: bytes, *, bodyless: bool = False) -> bool:
+        """See :meth:`trifcgi.request.Request.respond`."""
+        raise NotImplementedError
