@@ -5,6 +5,7 @@ from collections.abc import Coroutine, Iterator
 from typing import Any, Final
 
 from trifcgi._compiled import mypyc_attr
+from trifcgi.protocol.pairs import COMPILED
 
 __all__ = ["Attempt"]
 
@@ -116,7 +117,8 @@ class Attempt:
     def __del__(self) -> None:
         if not self._begun:
             # As Python says it of a coroutine, for the same mistake.
-            warnings.warn(f"{self.name()} was never awaited", RuntimeWarning, stacklevel=2)
+            level = 1 if COMPILED else 2  # compiled, this has no frame
+            warnings.warn(f"{self.name()} was never awaited", RuntimeWarning, stacklevel=level)
 
 
 Coroutine.register(Attempt)

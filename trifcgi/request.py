@@ -336,9 +336,15 @@ class Taskless(abc.ABC):
 
     It serves so what it can. For every other request, and for one that turns out to need a
     task, the handler itself is called.
+
+    Attributes:
+        handler: that one. Whoever wraps it and has the attributes of what it wraps is not, and
+            is called for each request.
     """
 
     __slots__ = ()
+
+    handler: Any
 
     @abc.abstractmethod
     def begin(self, request: Any) -> bool:
@@ -376,5 +382,5 @@ A handler object may also have:
     a function without arguments that returns an async context manager, entered before the
     first request and left after the last.
 ``taskless``
-    a :class:`Taskless`, for the server to try first.
+    a :class:`Taskless`, for the server to try first; or ``None``.
 """

@@ -2,10 +2,13 @@
 
 import contextvars
 import logging
+import os
+import signal
 import threading
 import time
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,6 +28,10 @@ def names() -> list[str]:
 
 def pool(size: int = 2, **more: Any) -> ThreadPool:
     return ThreadPool(size, name="test", **more)
+
+
+def open_files() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 class Gate:
@@ -441,3 +448,60 @@ async def test_the_block_raises_its_own_error_ungrouped() -> None:
 def test_bad_sizes(size: Any, error: type[Exception]) -> None:
     with pytest.raises(error, match="threads"):
         ThreadPool(size)
+
+
+async def test_a_job_that_somebody_has_is_not_refused_as_no_thread_can_be_started(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made: list[int] = []
+    gate = Gate()
+    async with pool(2).running() as crew:
+        await crew.run_sync(len, "abc")
+        await until(lambda: not crew.busy)
+
+        def refuse(thread: threading.Thread) -> None:
+            gate.open.set()  # the busy thread takes the job meanwhile
+            while not made:
+                time.sleep(0.001)
+            raise RuntimeError("can't start new thread")
+
+        crew.submit(gate, lambda: None, "gate")
+        assert gate.entered.wait(5)
+        monkeypatch.setattr(threading.Thread, "start", refuse)
+        crew.submit(partial(made.append, 1), lambda: None, "job")
+        await until(lambda: not crew.busy)
+    assert made == [1]
+
+
+@pytest.mark.skipif(not hasattr(os, "eventfd"), reason="there is no eventfd")
+async def test_a_signal_does_not_end_a_thread_that_waits_to_be_called() -> None:
+    def ignore(*_: object) -> None:
+        pass
+
+    before = signal.signal(signal.SIGUSR2, ignore)
+    try:
+        async with pool(1, bell=EventfdBell).running() as crew:
+            assert await crew.run_sync(len, "abc") == 3
+            (thread,) = crew.at_work()
+            for _ in range(20):
+                assert thread.ident is not None
+                signal.pthread_kill(thread.ident, signal.SIGUSR2)
+                await trio.sleep(0.001)
+            with trio.fail_after(5):
+                assert await crew.run_sync(len, "abcd") == 4
+    finally:
+        signal.signal(signal.SIGUSR2, before)
+
+
+async def test_a_thread_that_is_left_behind_leaves_no_descriptor(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    before = open_files()
+    gates = [Gate() for _ in range(3)]
+    for gate in gates:
+        async with pool(1, join_timeout=0.01).running() as crew:
+            crew.submit(gate, lambda: None, "gate")
+            assert gate.entered.wait(5)
+        gate.open.set()
+        await until(lambda: crew.empty)
+    await until(lambda: open_files() <= before)

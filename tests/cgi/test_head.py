@@ -465,3 +465,9 @@ def test_nothing_of_a_client_is_kept_of_a_head() -> None:
     kept = [(line.value, line.whole) for line in _heads.last.lines]
     assert kept == [(None, b""), (b"text/plain", b"content-type: text/plain\r\n")]
     assert _heads.last.head is None
+
+
+def test_a_header_without_a_name_is_refused_whatever_came_before() -> None:
+    for headers in ([(b"", b"x")], [(b"X-A", b"1"), (b"", b"")]):
+        with pytest.raises(ResponseError, match="no header name"):
+            usual_head(200, headers)

@@ -328,6 +328,28 @@ class TestAccessLog:
         times = [json.loads(text)["time"][17:19] for text in path.read_text().splitlines()]
         assert times == ["56", "57", "57"]
 
+    async def test_two_logs_may_share_a_file(self, tmp_path: Path) -> None:
+        path = tmp_path / "log"
+        file = LogFile(str(path))
+        encoded = cast("Request", Finished({}, block=encode_pairs(GET.items())))
+        for log in (AccessLog(file), AccessLog(file, "json")):
+            log.request_ended(encoded, WELL)
+        assert not file.empty
+        file.close()
+        assert path.read_bytes().count(b"\n") == 2
+
+    async def test_a_line_that_cannot_be_formed_takes_no_other_along(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        path = tmp_path / "log"
+        file = LogFile(str(path))
+        log = AccessLog(file)
+        for block in (encode_pairs(GET.items()), b"\xff", encode_pairs(GET.items())):
+            log.request_ended(cast("Request", Finished({}, block=block)), WELL)
+        file.close()
+        assert path.read_bytes().count(b"\n") == 2
+        assert "cannot be formed" in caplog.text
+
     async def test_few_params_are_held_for_lines_to_come(self, tmp_path: Path) -> None:
         path = tmp_path / "log"
         file = LogFile(str(path))

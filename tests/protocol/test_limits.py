@@ -25,6 +25,7 @@ from tests.protocol.wire import (
 from trifcgi.protocol import (
     Connection,
     Event,
+    LocalProtocolError,
     ParamsReceived,
     ParamsTooLarge,
     ProtocolError,
@@ -311,3 +312,25 @@ def test_aborted_params_are_let_go() -> None:
     events = connection.receive_data(OPEN + record(PARAMS, 1, bytes(100)) + record(ABORT, 1))
     assert events[1:] == [RequestAborted(1)]
     assert block_of(connection) == b""
+
+
+def test_limits_may_be_as_large_as_one_likes() -> None:
+    connection = Connection(
+        Side.APPLICATION, max_params=2**64, max_params_total=2**70, max_pairs=2**63
+    )
+    assert len(connection.receive_data(OPEN + record(PARAMS, 1))) == 2
+
+
+@pytest.mark.parametrize("request_id", [-1, 0, 2**16, 2**63, 2**70])
+def test_an_id_that_cannot_be_is_not_active(request_id: int) -> None:
+    connection = application()
+    assert not connection.is_active(request_id)
+    with pytest.raises(LocalProtocolError, match="it is not active"):
+        connection.send_stdout(request_id, b"x")
+    with pytest.raises(LocalProtocolError, match="it is not active"):
+        connection.end_request(request_id)
+    front_end = Connection(Side.FRONT_END)
+    with pytest.raises(LocalProtocolError, match="it is not active"):
+        front_end.send_stdin(request_id, b"x")
+    with pytest.raises(ValueError, match="not within 16 bits"):
+        front_end.begin_request(request_id)

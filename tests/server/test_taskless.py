@@ -1,5 +1,6 @@
 """Requests that are served without a task: WSGI apps, as long as nothing has to be awaited."""
 
+import collections
 import contextlib
 import threading
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
@@ -15,6 +16,7 @@ from tests.server.conftest import Serve
 from tests.server.raw import RawFrontEnd
 from trifcgi import Timeouts
 from trifcgi.apps.wsgi import RequestGone, WSGIHandler
+from trifcgi.request import Taskless
 from trifcgi.testing import MemoryServer
 
 Environ = dict[str, Any]
@@ -370,3 +372,91 @@ async def test_a_handler_with_an_attribute_of_that_name_is_an_ordinary_one(serve
     async with serve(Handler()) as server, server.raw() as front:
         await front.send(raw.get())
         assert (await front.answer()).body.endswith(b"plain")
+
+
+async def test_a_request_that_has_asked_for_a_task_is_begun_once(serve: Serve) -> None:
+    """Bytes of others may come on its connection before the task has its turn."""
+    calls: collections.Counter[str] = collections.Counter()
+
+    def pieces(environ: Environ, start_response: Start) -> Iterator[bytes]:
+        calls[environ["QUERY_STRING"]] += 1
+        start_response("200 OK", [])
+        yield b"one "
+        yield b"two"
+
+    async with front_end(serve, pieces) as front:
+        for number in range(100):
+            ids = range(1, 9)
+            for each in ids:
+                await front.send(raw.get(each, QUERY_STRING=f"{number}-{each}"))
+            answers = await front.answers(*ids)
+            assert {answer.body for answer in answers.values()} == {b"one two"}
+    assert set(calls.values()) == {1}
+    assert len(calls) == 800
+
+
+async def test_what_cannot_be_begun_without_a_task_is_the_handlers(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Broken(Taskless):
+        handler: Any
+
+        def begin(self, request: Any) -> bool:
+            raise MemoryError
+
+        def begun(self) -> None:
+            pass
+
+    class Handler:
+        def __init__(self) -> None:
+            self.taskless = Broken()
+            self.taskless.handler = self
+
+        async def __call__(self, request: trifcgi.Request) -> None:
+            await request.stdout.send_all(b"\r\nserved")
+
+    async with serve(Handler()) as server, server.raw() as front:
+        await front.send(raw.get())
+        assert (await front.answer()).body == b"served"
+    assert "could not be begun without a task" in caplog.text
+
+
+class Guard:
+    """A handler around another, with all that the other has."""
+
+    def __init__(self, handler: WSGIHandler) -> None:
+        self.guarded = handler
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.guarded, name)
+
+    async def __call__(self, request: trifcgi.Request) -> None:
+        await request.stdout.send_all(b"Status: 403 Forbidden\r\n\r\n")
+
+
+class Derived(WSGIHandler):
+    async def __call__(self, request: trifcgi.Request) -> None:
+        await request.stdout.send_all(b"Status: 403 Forbidden\r\n\r\n")
+
+
+@pytest.mark.parametrize(
+    "handler", [Guard(WSGIHandler(echo)), Derived(echo)], ids=["around", "of"]
+)
+async def test_nobody_gets_past_a_handler_that_stands_in_for_one_of_wsgi(
+    serve: Serve, handler: Any
+) -> None:
+    async with serve(handler) as server, server.raw() as front:
+        await front.send(raw.get())
+        assert (await front.answer()).status == 403
+
+
+async def test_the_app_that_a_handler_has_now_is_called(serve: Serve) -> None:
+    def other(environ: Environ, start_response: Start) -> Iterable[bytes]:
+        start_response("200 OK", [])
+        return [b"other"]
+
+    handler = WSGIHandler(echo)
+    async with serve(handler) as server, server.raw() as front:
+        handler.app = other
+        await front.send(raw.get())
+        assert (await front.answer()).body == b"other"

@@ -35,7 +35,12 @@ class Door:
         self._fd = os.eventfd(0, os.EFD_CLOEXEC)
 
     def wait(self) -> None:
-        os.eventfd_read(self._fd)
+        while True:
+            try:
+                os.eventfd_read(self._fd)
+            except InterruptedError:  # by a signal, and this call is not made again by itself
+                continue
+            return
 
     def knock(self) -> None:
         os.eventfd_write(self._fd, 1)

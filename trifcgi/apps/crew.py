@@ -323,9 +323,11 @@ class Crew:
                 self._bring(worker)
             except BaseException:
                 with self._lock:
-                    if job.queued:
+                    taken = not job.queued
+                    if not taken:
                         self._waiting.remove(job)
-                raise
+                if not taken:
+                    raise
 
     def call_waiting(self) -> None:
         """Jobs may have been put with patience, and there are no more of them for now: have them
@@ -417,7 +419,7 @@ class Crew:
             for job in failed:
                 waiting.remove(job)
             idle = [worker.thread for worker in self._workers if worker.job is None]
-            if waiting.length:
+            if waiting.length or self._coming:
                 idle = []  # one of them is coming for a job
             called = self._idle
             self._idle = []
@@ -441,9 +443,13 @@ class Crew:
         with self._bell_lock:
             self._silent = True
             self._bell.close()
-            # A thread may still wait behind it where it was not to be had for so long.
-            if self._door is not None and not self._workers:
-                self._door.close()
+            self._close_door()
+
+    def _close_door(self) -> None:
+        # A thread may still wait behind it, or come to, where it was not to be had for so long.
+        if self._silent and not self._workers and self._door is not None:
+            self._door.close()
+            self._door = None
 
     def at_work(self) -> dict[threading.Thread, Job | None]:
         """All threads and what they do now."""
@@ -542,6 +548,8 @@ class Crew:
         thread = worker.thread
         assert thread is not None
         self.post(lambda: self.left(thread))
+        with self._bell_lock:
+            self._close_door()
 
     def _next(self, worker: Worker, done: Job | None, called: bool) -> Job | None:
         """The longest waiting job; without one the thread is idle now, or is to leave.

@@ -25,6 +25,7 @@ from trifcgi.apps.wsgi_call import Call, Direct
 from trifcgi.apps.wsgi_conversation import Conversation
 from trifcgi.apps.wsgi_response import WSGIApp
 from trifcgi.cgi import BadParams, error_response
+from trifcgi.cgi.target import mount_bytes
 from trifcgi.protocol.constants import Role
 from trifcgi.request import Request, ResponseStream
 
@@ -71,11 +72,9 @@ class WSGIHandler:
         app: the application.
         pool: its threads.
         roles: the responder only, since WSGI knows no other.
-        taskless: answers requests while no task waits for them; see
-            :data:`trifcgi.request.Handler`.
     """
 
-    __slots__ = ("_mount", "_seats", "app", "pool", "taskless")
+    __slots__ = ("_direct", "_mount", "_seats", "app", "pool")
 
     roles = _ROLES
 
@@ -86,12 +85,21 @@ class WSGIHandler:
             raise TypeError(f"a WSGI application is a callable, not {app!r}")
         self.app = app
         self.pool = threads if isinstance(threads, ThreadPool) else ThreadPool(threads)
+        if mount is not None:
+            mount_bytes(mount)  # a bad one is to be told now
         self._mount = mount
         self._seats: list[Seat] = []
-        self.taskless = Direct(app, self.pool, mount)
+        self._direct = Direct(self, mount)
 
     def __repr__(self) -> str:
         return f"<trifcgi.wsgi {self.app!r}>"
+
+    @property
+    def taskless(self) -> Direct | None:
+        """Answers requests while no task waits for them: see :data:`trifcgi.request.Handler`. What
+        is derived from this has its own way of being called.
+        """
+        return self._direct if type(self) is WSGIHandler else None
 
     @asynccontextmanager
     async def lifespan(self) -> AsyncIterator[None]:

@@ -176,32 +176,30 @@ class Direct:
     """Begins calls while no task waits for them: what is whole when the app returns needs none.
 
     Args:
-        app: the application.
-        pool: whose threads make them.
+        handler: in whose place it does so; its app is called, in its pool's threads.
         mount: see :func:`trifcgi.wsgi`.
     """
 
-    __slots__ = ("_app", "_mount", "_pool")
+    __slots__ = ("_mount", "handler")
 
-    def __init__(self, app: Any, pool: Any, mount: str | None) -> None:
-        self._app = app
-        self._pool = pool
+    def __init__(self, handler: Any, mount: str | None) -> None:
+        self.handler = handler
         self._mount = mount
 
     def begin(self, request: Any) -> bool:
         """Take a request, if that can be done at once."""
-        crew: Crew | None = self._pool.crew
+        crew: Crew | None = self.handler.pool.crew
         if crew is None:
             return False
         try:
-            call = Call(self._app, request, self._mount, request)
+            call = Call(self.handler.app, request, self._mount, request)
         except BadParams:
             return False
         return call.begin(crew, request)
 
     def begun(self) -> None:
         """All that came together have been taken."""
-        crew: Crew | None = self._pool.crew
+        crew: Crew | None = self.handler.pool.crew
         if crew is not None:
             crew.call_waiting()
 

@@ -397,7 +397,7 @@ def _make_head(status: int, headers: list[Any], known: list[_Line]) -> Head | No
 
 def _make_line(name: bytes, value: bytes, pair: tuple[Any, ...], last: _Line) -> _Line:
     """A line, of which no more is kept than may be."""
-    fate: i64 = last.fate if name == last.name else _fates[name]
+    fate: i64 = last.fate if name and name == last.name else _fates[name]
     if fate == _CONTENT_LENGTH:
         line = _Line(name, fate, value, name + b": " + value + b"\r\n")
         line.number = _number(value)

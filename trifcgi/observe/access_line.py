@@ -6,6 +6,7 @@ the text ``\xNN``.
 """
 
 import json
+import logging
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Final
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from trifcgi.observe.log_file import LogFile
 
 __all__ = ["AccessLines", "Fields", "combined_line", "fields_in", "fields_of", "json_line"]
+
+_log: Final = logging.getLogger("trifcgi.access_log")
 
 Fields = list[bytes]
 """The values that a line tells, in this order: REMOTE_ADDR, REMOTE_USER, REQUEST_METHOD,
@@ -195,7 +198,7 @@ class AccessLines(Recorder):
         self._second = -1.0
         self._stamp = b""
         self.expected = False
-        file.complete = self.form
+        file.complete.append(self.form)
 
     def record(
         self,
@@ -235,8 +238,13 @@ class AccessLines(Recorder):
             self._unformed = []
             self._held = 0
             for one in unformed:
-                # To decode all params, where nobody else has, costs more than the line.
-                self._add(self._line(one, _needed_fields(one.block)))
+                try:
+                    # To decode all params, where nobody else has, costs more than the line.
+                    line = self._line(one, _needed_fields(one.block))
+                except Exception:  # noqa: BLE001 - logged; the file never fails its writer
+                    _log.exception("a line of the access log cannot be formed; it is left out")
+                else:
+                    self._add(line)
 
     def _add(self, line: bytes) -> None:
         lines = self._lines

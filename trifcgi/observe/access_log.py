@@ -64,8 +64,8 @@ class Stamp:
 class AccessLog(Instrument):
     """Writes a line for every request that ends.
 
-    Lines are formed at once and written a fifth of a second later at most, several at a
-    time, by :meth:`keep_flushed`, which has to run beside the server.
+    Lines are formed and written a fifth of a second later at most, several at a time, by
+    :meth:`keep_flushed`, which has to run beside the server.
 
     Args:
         file: where the lines go; closing it is the caller's.
@@ -86,7 +86,7 @@ class AccessLog(Instrument):
         self._waiting.set()
 
     def request_ended(self, request: Request, outcome: Outcome) -> None:
-        """Form this request's line."""
+        """Take note of what this request's line tells."""
         block = request.block
         self.recorder.record(
             block, {} if block else request.named, request.role,

@@ -66,7 +66,9 @@ class Instrument:
         """That connection is gone; ``cause`` is one plain phrase."""
 
     def request_started(self, request: "Request") -> None:
-        """The handler is about to be called."""
+        """The handler is about to be called, or a WSGI app's thread has been given the request:
+        that has no cancel scope before a task has to wait for something.
+        """
 
     def request_ended(self, request: "Request", outcome: Outcome) -> None:
         """The request is over, whoever answered it."""

@@ -34,7 +34,7 @@ class LogFile:
         lost: lines dropped so far.
         lines: those that have come together, always in the same list. Whoever appends to it calls
             :meth:`flush` once they are :data:`FLUSH_SIZE` long.
-        complete: called before the lines are looked at: appends those that are still to be formed.
+        complete: called before the lines are looked at: append those that are still to be formed.
 
     Raises:
         OSError: the file cannot be opened.
@@ -45,7 +45,7 @@ class LogFile:
         self._path = path
         self._name = "stdout" if path == STDOUT else path
         self.lines: list[bytes] = []
-        self.complete: Callable[[], object] | None = None
+        self.complete: list[Callable[[], object]] = []
         self._size = 0
         self._unsent = bytearray()
         self._torn = False
@@ -61,8 +61,7 @@ class LogFile:
     @property
     def empty(self) -> bool:
         """Whether every line has been written or dropped."""
-        if self.complete is not None:
-            self.complete()
+        self._complete()
         return not self.lines and not self._unsent
 
     def add(self, line: bytes) -> None:
@@ -74,8 +73,7 @@ class LogFile:
 
     def flush(self) -> None:
         """Write what has come together, as far as it goes without waiting. Never raises."""
-        if self.complete is not None:
-            self.complete()
+        self._complete()
         self._unsent += b"".join(self.lines)
         self.lines.clear()
         self._size = 0
@@ -119,6 +117,10 @@ class LogFile:
         self.flush()
         if self._path != STDOUT:
             os.close(self._fd)
+
+    def _complete(self) -> None:
+        for complete in self.complete:
+            complete()
 
     def _open(self) -> int:
         return _STDOUT_FD if self._path == STDOUT else os.open(self._path, _FLAGS, 0o666)

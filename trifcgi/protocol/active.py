@@ -18,6 +18,9 @@ __all__ = ["ActiveRequest", "ByID", "ParamsBudget"]
 
 _ANSWERING: Final = int(ApplicationState.ANSWERING)
 
+# No block is as long, and compiled it still fits.
+_MOST: Final = 1 << 60
+
 _T = TypeVar("_T")
 
 
@@ -124,10 +127,10 @@ class ParamsBudget:
     )
 
     def __init__(self, max_params: int, max_params_total: int, max_pairs: int) -> None:
-        self._max_params: i64 = max_params
-        self._max_params_total: i64 = max_params_total
-        self._max_pairs: i64 = max_pairs
-        self._max_pairs_total: i64 = 16 * max_pairs
+        self._max_params: i64 = min(max_params, _MOST)
+        self._max_params_total: i64 = min(max_params_total, _MOST)
+        self._max_pairs: i64 = min(max_pairs, _MOST)
+        self._max_pairs_total: i64 = min(16 * max_pairs, _MOST)
         self._size_total: i64 = 0
         self._pairs_total: i64 = 0
 

@@ -167,7 +167,11 @@ class Connection:
 
     def is_active(self, request_id: int) -> bool:
         """Whether that ID belongs to a request that has begun and not ended (§3.3)."""
-        return self._requests.get(request_id) is not None
+        return self._find(request_id) is not None
+
+    def _find(self, request_id: int) -> ActiveRequest | None:
+        # Any int may be asked for, and not every one fits into what the IDs are kept in.
+        return self._requests.get(request_id) if 0 < request_id <= MAX_REQUEST_ID else None
 
     @property
     def out_size(self) -> int:
@@ -291,7 +295,7 @@ class Connection:
             LocalProtocolError: the request is not active.
             ValueError: ``protocol_status`` does not fit.
         """
-        request = self._requests.get(request_id)
+        request = self._find(request_id)
         if request is None or not self._is_application:
             raise self._not_possible("end", request_id)
         state: i64 = request.application
@@ -309,9 +313,9 @@ class Connection:
         self._budget.release(request)
         self._output.add(tail)
 
-    def _step_of_application(self, request_id: "i64", move: "i64") -> None:
+    def _step_of_application(self, request_id: int, move: "i64") -> None:
         """Make a move, or none for 0, of an active request."""
-        request = self._requests.get(request_id)
+        request = self._find(request_id)
         if request is None or not self._is_application:
             raise self._not_possible("answer", request_id)
         if move != _NO_MOVE:
@@ -323,7 +327,7 @@ class Connection:
             request.application = after
 
     def _not_possible(self, what: str, request_id: int) -> LocalProtocolError:
-        if self._requests.get(request_id) is None:
+        if self._find(request_id) is None:
             return LocalProtocolError(f"cannot {what} request {request_id}: it is not active")
         return LocalProtocolError(f"the {self.side} side cannot {what} request {request_id}")
 
@@ -345,7 +349,7 @@ class Connection:
         """
         if self._is_application:
             raise LocalProtocolError(f"the {self.side} side cannot begin request {request_id}")
-        if self._requests.get(request_id) is not None:
+        if self._find(request_id) is not None:
             raise LocalProtocolError(f"cannot begin request {request_id}: it is active already")
         if not 0 < request_id <= MAX_REQUEST_ID or not 0 <= role <= MAX_ROLE:
             raise ValueError(f"request ID {request_id} or role {role} is not within 16 bits")
@@ -414,9 +418,9 @@ class Connection:
             raise ValueError(f"the names take {len(content)} bytes, over {MAX_MANAGEMENT_LENGTH}")
         self._output.add(pack_record(_GET_VALUES, NULL_REQUEST_ID, content))
 
-    def _step_of_front_end(self, request_id: "i64", move: "i64") -> None:
+    def _step_of_front_end(self, request_id: int, move: "i64") -> None:
         """Make a move, or none for 0, of an active request."""
-        request = self._requests.get(request_id)
+        request = self._find(request_id)
         if request is None or self._is_application:
             raise self._not_possible("send for", request_id)
         if move != _NO_MOVE:

@@ -62,6 +62,7 @@ _UNSENT_PER_REQUEST: Final = 512 * 1024
 _SETTLE: Final = 0.5
 
 _PARAMS: Final = Phase.PARAMS
+_QUEUED: Final = Phase.QUEUED
 _RUNNING: Final = Phase.RUNNING
 _RESPONDED: Final = Phase.RESPONDED
 _ABORTED: Final = StopReason.ABORTED
@@ -446,7 +447,7 @@ class Connection(Receiver):
         """
         for exchange in self.exchanges.values():
             exchange.stop(_LOST)
-            if exchange.phase is not _RUNNING:
+            if exchange.phase is _PARAMS or exchange.phase is _QUEUED:
                 self.turns.remove(exchange)
                 self.forget(exchange, 1)
 

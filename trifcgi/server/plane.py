@@ -95,7 +95,7 @@ class DataPlane:
             MPXS_CONNS: b"1",
         }
         taskless = getattr(handler, "taskless", None)
-        if isinstance(taskless, Taskless):
+        if isinstance(taskless, Taskless) and taskless.handler is handler:
             self.state.taskless = taskless
         self.reaper = Reaper()
         self.patient = False

@@ -11,6 +11,8 @@ __all__ = ["Watcher", "report"]
 
 _log: Final = logging.getLogger("trifcgi.server")
 
+_FAILED: Final = "a connection failed in the server itself; it is closed"
+
 
 class Watcher(Protocol):
     """Somebody who watches a socket."""
@@ -39,13 +41,16 @@ def report(batch: list[tuple[int, int]], watchers: dict[int, Watcher], state: St
                 watcher.ready(events)
         except Exception:  # noqa: BLE001 - logged, at one of the three borders
             # A fault of the server's own: loud, and one connection's end.
-            _log.exception("a connection failed in the server itself; it is closed")
+            _log.exception(_FAILED)
             watcher.fail()
     state.reading = False
-    waiting = state.waiting
+    waiting, state.waiting = state.waiting, []
     turns: Turns
     for turns in waiting:
-        turns.wake()
-    waiting.clear()
+        try:
+            turns.wake()
+        except Exception:  # noqa: BLE001 - logged, at one of the three borders
+            _log.exception(_FAILED)
+            turns.fail()
     if state.taskless is not None:
         state.taskless.begun()

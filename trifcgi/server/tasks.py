@@ -203,6 +203,7 @@ def _work(connection: Connection, stays: bool = False) -> Generator[Any, Any, No
     # bound how many of them follow each other.
     while True:
         exchange: Exchange | None = None
+        own = passing = None  # nor anything of what the last one raised
         what = GO_ON
         try:
             with trio.CancelScope() as scope:

@@ -2,6 +2,7 @@
 requests. Compiled; the tasks themselves stand in :mod:`trifcgi.server.tasks`.
 """
 
+import logging
 from collections.abc import Callable, Coroutine
 from contextvars import copy_context
 from types import CoroutineType
@@ -34,6 +35,8 @@ __all__ = [
     "Turns",
     "innermost",
 ]
+
+_log: Final = logging.getLogger("trifcgi.server")
 
 # What is asked of other modules with each request: found once.
 _awaiting: Final = awaiting
@@ -233,9 +236,19 @@ class Turns:
         offered = list(queue)
         queue.clear()
         for exchange in offered:
-            if exchange.reason is None and not exchange.awaits_input and not exchange.unread:
+            if (
+                exchange.phase is _QUEUED  # and not one that has asked for a task
+                and exchange.reason is None
+                and not exchange.awaits_input
+                and not exchange.unread
+            ):
                 exchange.phase = _RUNNING
-                if taskless.begin(exchange):
+                try:
+                    begun = taskless.begin(exchange)
+                except Exception:  # noqa: BLE001 - logged; the handler itself fails for all to see
+                    _log.exception("a request could not be begun without a task")
+                    begun = False
+                if begun:
                     state.observers.request_started(exchange)
                     continue
                 exchange.phase = _QUEUED
@@ -262,6 +275,10 @@ class Turns:
         """Take a request back out, if it is still queued."""
         if exchange in self.queue:
             self.queue.remove(exchange)
+
+    def fail(self) -> None:
+        """The server's own code has failed here."""
+        self._connection.fail()
 
     def wake(self) -> None:
         """See to it that one task looks at the queue, or at the end of the connection.
