@@ -321,13 +321,20 @@ class Crew:
         if worker is not None:
             try:
                 self._bring(worker)
-            except BaseException:
-                with self._lock:
-                    taken = not job.queued
-                    if not taken:
-                        self._waiting.remove(job)
-                if not taken:
+            except Exception:
+                if self._withdraw(job):
                     raise
+            except BaseException:
+                self._withdraw(job)
+                raise
+
+    def _withdraw(self, job: Job) -> bool:
+        """Take a job back, unless a thread has it already; whether it was taken back."""
+        with self._lock:
+            if not job.queued:
+                return False
+            self._waiting.remove(job)
+            return True
 
     def call_waiting(self) -> None:
         """Jobs may have been put with patience, and there are no more of them for now: have them
