@@ -49,7 +49,7 @@ ENVIRONMENT: Final = ", ".join(
 TOLERANCE: Final = 1.05
 """What a count may grow by before it is a regression."""
 
-THREADED_TOLERANCE: Final = 1.3
+THREADED_TOLERANCE: Final = 1.15
 """The same for WSGI's system calls and instructions, some of which depend on how its threads take
 turns."""
 
