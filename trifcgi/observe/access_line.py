@@ -150,7 +150,7 @@ class AccessLines(Recorder):
     """Adds a line to a log for every request that ends.
 
     A line is formed together with those of other requests: one after the other they find the code
-    and the tables in the processor's cache, and take a third of the time.
+    and the tables in the processor's cache.
 
     Args:
         file: the log.
