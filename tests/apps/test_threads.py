@@ -454,21 +454,26 @@ async def test_a_job_that_somebody_has_is_not_refused_as_no_thread_can_be_starte
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     made: list[int] = []
+    done = threading.Event()
+
+    def do() -> None:
+        made.append(1)
+        done.set()
+
     gate = Gate()
     async with pool(2).running() as crew:
         await crew.run_sync(len, "abc")
         await until(lambda: not crew.busy)
 
         def refuse(thread: threading.Thread) -> None:
-            gate.open.set()  # the busy thread takes the job meanwhile
-            while not made:
-                time.sleep(0.001)
+            gate.open.set()  # the busy thread takes the job, and does it, meanwhile
+            assert done.wait(10)
             raise RuntimeError("can't start new thread")
 
         crew.submit(gate, lambda: None, "gate")
         assert gate.entered.wait(5)
         monkeypatch.setattr(threading.Thread, "start", refuse)
-        crew.submit(partial(made.append, 1), lambda: None, "job")
+        crew.submit(do, lambda: None, "job")
         await until(lambda: not crew.busy)
     assert made == [1]
 

@@ -293,6 +293,7 @@ def _drive(connection: Connection, exchange: Exchange) -> Generator[Any, Any, An
         finally:
             turns.stepped()
         if type(trap) is Returned:
+            turns.keep(driver)
             return trap.status
 
 

@@ -386,12 +386,17 @@ class Turns:
                 self.run = run
                 self.trap = trap
                 return SUSPENDED
-            if len(drivers) < _MOST_DRIVERS:
-                drivers.append(driver)
+            self.keep(driver)
             coroutine = trap = None
             scope_is = self.returned(exchange, app_status, task, within)
             if scope_is != GO_ON:
                 return scope_is
+
+    def keep(self, driver: Any) -> None:
+        """A driver's handler has returned: it can drive another."""
+        drivers = self._connection.state.drivers
+        if len(drivers) < _MOST_DRIVERS:
+            drivers.append(driver)
 
     def _after_all(self, stays: bool) -> int:
         """No further request is to be taken now: send what there is, and say what comes next."""
