@@ -358,6 +358,75 @@ def test_a_protocol_status_that_does_not_fit_ends_nothing() -> None:
     assert sent(connection) == record(STDOUT, 1) + end(1)
 
 
+@pytest.mark.parametrize("request_id", [1, 255, 256, 65535])
+@pytest.mark.parametrize("before", [b"", b"a head"])
+@pytest.mark.parametrize(
+    ("data", "rest"),
+    [
+        (b"", b""),
+        (b"head", b""),
+        (b"", b"body"),
+        (b"head", b"body"),
+        (bytearray(b"head"), b"body"),
+        (memoryview(b"head"), b""),
+        (b"h" * 384, b"b" * 16_000),
+        (b"h" * 385, b"b" * 16_000),
+        (b"h" * 70_000, b""),
+        (b"h", b"b" * 70_000),
+    ],
+)
+@pytest.mark.parametrize("log", [b"", b"a line\n"])
+def test_the_last_of_a_response_is_the_same_as_its_bytes_and_then_the_end(
+    request_id: int, before: bytes, data: bytes, rest: bytes, log: bytes
+) -> None:
+    outputs = []
+    for at_once in (False, True):
+        connection = application()
+        connection.receive_data(get(request_id))
+        connection.send_stdout(request_id, before)
+        connection.send_stderr(request_id, log)
+        if at_once:
+            connection.send_last(request_id, data, rest)
+        else:
+            connection.send_stdout(request_id, bytes(data) + rest)
+            connection.end_request(request_id)
+        assert not connection.is_active(request_id)
+        size = connection.out_size
+        outputs.append(sent(connection))
+        assert size == len(outputs[-1])
+    assert outputs[0] == outputs[1]
+
+
+def test_a_small_last_of_a_response_is_one_chunk() -> None:
+    connection = application()
+    connection.receive_data(get(1))
+    connection.send_last(1, b"head", b"body")
+    assert len(connection.data_to_send()) == 1
+
+
+def test_the_last_of_a_response_is_refused_where_its_bytes_are() -> None:
+    connection = application()
+    with pytest.raises(LocalProtocolError, match="cannot answer request 70000: it is not active"):
+        connection.send_last(70_000, b"x")
+    connection.receive_data(get(1))
+    connection.end_stdout(1)
+    before = sent(connection)
+    with pytest.raises(LocalProtocolError, match=r"FCGI_STDOUT .*in state ANSWERED"):
+        connection.send_last(1, b"x")
+    assert connection.is_active(1)
+    connection.send_last(1, b"")
+    assert before + sent(connection) == record(STDOUT, 1) + end(1)
+
+
+def test_a_request_that_ends_in_one_step_counts_no_more() -> None:
+    connection = Connection(Side.APPLICATION, max_params_total=100)
+    for request_id in range(1, 20):
+        pairs = (b"REQUEST_METHOD", b"G" * 60)
+        events = connection.receive_data(get(request_id, pairs))
+        assert ParamsReceived(request_id, [pairs]) in events
+        connection.send_last(request_id, b"x")
+
+
 def test_the_end_closes_stderr_only_if_it_was_used() -> None:
     connection = begun(1, 2)
     connection.send_stderr(1, b"")

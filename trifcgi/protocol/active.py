@@ -52,15 +52,17 @@ class ByID(Generic[_T]):
             self._others = {}
         self._others[request_id] = something
 
-    def remove(self, request_id: "i64") -> None:
-        """Keep nothing more for an ID for which there is something."""
+    def remove(self, request_id: "i64") -> bool:
+        """Keep nothing more for an ID for which there is something; true when that was all."""
         if request_id == self._id:
             self._id = 0
             self._one = None
-        elif self._others is not None:
+            return self._others is None
+        if self._others is not None:
             del self._others[request_id]
             if not self._others:
                 self._others = None
+        return not self
 
     def __len__(self) -> int:
         count = 0 if self._id == 0 else 1

@@ -16,7 +16,7 @@ from trifcgi.protocol.constants import (
     Role,
 )
 from trifcgi.protocol.events import ConnectionEnded, Event
-from trifcgi.protocol.framing import Output, end_tail, plain_tail
+from trifcgi.protocol.framing import JOINED_UP_TO, Output, end_tail, plain_tail
 from trifcgi.protocol.intake import ApplicationIntake, FrontEndIntake
 from trifcgi.protocol.pairs import encode_pairs
 from trifcgi.protocol.receiver import EventCollector, Receiver
@@ -312,6 +312,31 @@ class Connection:
         self._requests.remove(request_id)
         self._budget.release(request)
         self._output.add(tail)
+
+    def send_last(
+        self, request_id: int, data: bytes | bytearray | memoryview, rest: bytes = b""
+    ) -> None:
+        """Queue the last bytes of the response, ``data`` and ``rest`` as if they were one, and
+        the end of the request: what :meth:`send_stdout` and :meth:`end_request` do, in one step.
+        The application status is 0.
+
+        Raises:
+            LocalProtocolError: the request is not active, or its stdout has ended.
+        """
+        request = self._find(request_id)
+        if (
+            request is None
+            or request.application != _ANSWERING
+            or not self._is_application
+            or type(data) is not bytes
+            or not 0 < len(data) + len(rest) <= JOINED_UP_TO
+        ):
+            self.send_stdout(request_id, b"".join((data, rest)) if rest else data)
+            self.end_request(request_id)
+            return
+        self._output.add_last(request_id, data, rest)
+        self._requests.remove(request_id)
+        self._budget.release(request)
 
     def _step_of_application(self, request_id: int, move: "i64") -> None:
         """Make a move, or none for 0, of an active request."""

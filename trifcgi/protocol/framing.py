@@ -14,7 +14,7 @@ from trifcgi.protocol.records import pack_end_request, pack_header
 if TYPE_CHECKING:
     from mypy_extensions import i64
 
-__all__ = ["Output", "end_tail", "plain_tail"]
+__all__ = ["JOINED_UP_TO", "Output", "end_tail", "plain_tail"]
 
 JOINED_UP_TO: Final = 16 * 1024
 """Content of at most so many bytes is copied behind its header. Up to here the copy is cheaper
@@ -27,6 +27,7 @@ _MAX_PADDED: Final = MAX_CONTENT_LENGTH - MAX_CONTENT_LENGTH % _PADDING - 1
 
 _STDOUT: Final = int(RecordType.STDOUT)
 _STDERR: Final = int(RecordType.STDERR)
+_STDOUT_RECORD: Final = VERSION_1 << 56 | int(RecordType.STDOUT) << 48
 _COMPLETE: Final = int(ProtocolStatus.REQUEST_COMPLETE)
 
 
@@ -127,6 +128,19 @@ class Output:
             self.add_stream(record_type, request_id, bytes(content))
         else:
             self._add_long_stream(record_type, request_id, content)
+
+    def add_last(self, request_id: int, data: bytes, rest: bytes) -> None:
+        """Queue what is left of stdout, which together is one record and not empty, and the end
+        of its request: in one chunk, as most answers leave alone.
+        """
+        length = len(data) + len(rest)
+        # Shifted here and not in _header(), as not compiled the call takes longer.
+        number: int = _STDOUT_RECORD | request_id << 32 | length << 16
+        header = number.to_bytes(HEADER_LEN, "big")
+        tail = _PLAIN_TAILS[request_id] if request_id < 256 else _plain_tail(request_id)
+        chunk = b"".join((header, data, rest, tail))
+        self._chunks.append(chunk)
+        self.size += len(chunk)
 
     def add_padded_stream(
         self, record_type: int, request_id: int, data: bytes | bytearray | memoryview

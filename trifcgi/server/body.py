@@ -127,7 +127,8 @@ class Body:
     def close(self) -> None:
         """Forget what is unread, and keep nothing more."""
         self.closed = True
-        self.discard()
+        if self.received:
+            self.discard()
 
     def discard(self) -> None:
         """Forget what is unread and give its memory and file back."""

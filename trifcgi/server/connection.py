@@ -21,6 +21,7 @@ from trifcgi.errors import ProtocolError
 from trifcgi.observe.instrument import StopReason
 from trifcgi.protocol.active import ByID
 from trifcgi.protocol.constants import ProtocolStatus, Role
+from trifcgi.protocol.framing import Output
 from trifcgi.protocol.receiver import Receiver
 from trifcgi.server import ending
 from trifcgi.server.admission import admit
@@ -91,6 +92,7 @@ class Connection(Receiver):
     __slots__ = (
         "_cut_at",
         "_input_left",
+        "_output",
         "_trailing",
         "_writers",
         "appointment",
@@ -129,6 +131,7 @@ class Connection(Receiver):
             values=plane.values,
             receiver=self,
         )
+        self._output: Output = self.protocol._output
         self.exchanges: ByID[Exchange] = ByID()
         self.window = ReadWindow(self)
         self.turns = Turns(self)
@@ -166,11 +169,6 @@ class Connection(Receiver):
                 self.plane.reaper.arm(self, when)
             else:
                 self.appointment = when
-
-    def rest(self) -> None:
-        """Nothing is to do for the moment, and most connections spend most of their time so."""
-        if not self.settled:
-            self.settle()
 
     def settle(self) -> None:
         """A task of it has to wait: from now on its deadlines and its peer are watched."""
@@ -300,7 +298,7 @@ class Connection(Receiver):
                 self.state.waiting.append(turns)
             else:
                 turns.wake()
-        elif self.protocol.out_size and not self.turns.driving:
+        elif self._output.size and not self.turns.driving:
             self.flush()
         if not self.exchanges and self.protocol.inside_record:
             self.idle_since = self.received_at
@@ -491,14 +489,33 @@ class Connection(Receiver):
         app_status: int,
         protocol_status: int = _COMPLETE,
     ) -> None:
-        """End a request with FCGI_END_REQUEST; the only place that does."""
+        """End a request with FCGI_END_REQUEST; this and :meth:`end_whole` are all that do."""
         if not self.lost:
-            exchange.flush_stderr()
+            if exchange._held_stderr:
+                exchange.flush_stderr()
             self.protocol.end_request(exchange.id, app_status & 0xFFFFFFFF, protocol_status)
         self.forget(exchange, app_status)
+        if not exchange.keep_connection or self.state.draining:
+            self._end_with_request(exchange)
+
+    def end_whole(self, exchange: Exchange, head: bytes, body: bytes) -> None:
+        """End a request with all of its response, which is short: what :meth:`send_stdout` and
+        :meth:`end` do, in one step.
+        """
+        if exchange._held_stderr or self.lost:
+            self.protocol.send_stdout(exchange.id, head + body)
+            self.end(exchange, 0)
+            return
+        self.protocol.send_last(exchange.id, head, body)
+        self.forget(exchange, 0)
+        if not exchange.keep_connection or self.state.draining:
+            self._end_with_request(exchange)
+
+    def _end_with_request(self, exchange: Exchange) -> None:
+        """End the connection, too, if that is to be."""
         if not exchange.keep_connection:
             self.close("the last request has ended")
-        elif self.state.draining and not self._hand_over():
+        elif not self._hand_over():
             self._close_with_response()
 
     def _close_with_response(self) -> None:
@@ -510,35 +527,36 @@ class Connection(Receiver):
         else:
             self.close("server stopping")
 
-    def end_early(self, exchange: Exchange) -> None:
-        """End a request whose handler goes on: its ID is free, its place among those that may
-        run is not.
+    def trail(self, exchange: Exchange) -> None:
+        """A request is about to end early: its handler goes on. Its ID is free then, its place
+        among those that may run is not.
         """
+        exchange.phase = _RESPONDED
         if self._trailing is None:
             self._trailing = []
         self._trailing.append(exchange)
-        self.end(exchange, 0)
-        if not self.turns.driving:
-            self.flush()
 
     def forget(self, exchange: Exchange, app_status: int) -> None:
         """The request is over for the front end, with or without END_REQUEST."""
-        self.exchanges.remove(exchange.id)
-        if not exchange.aborted_ and exchange.awaits_input:
-            self._input_left = True
-        self.idle_since = now = self.now()
-        self.state.observers.request_ended(exchange, app_status, now)
+        was_last = self.exchanges.remove(exchange.id)
+        if not (exchange.body.ended and exchange._data is None) and not exchange.aborted_:
+            self._input_left = self._input_left or exchange.awaits_input
+        state = self.state
+        clock = state.clock
+        self.idle_since = now = self.now() if clock is None else clock.now()
+        state.observers.request_ended(exchange, app_status, now)
         if exchange.phase is not _RESPONDED:
             self.release(exchange)
-        self.window.taken()
-        if not self.exchanges:
+        if self.window.paused_since is not None:
+            self.window.taken()
+        if was_last:
             self.in_body = False
             if self.must_cut or self.lost:
                 self.turns.wake()
 
     def release(self, exchange: Exchange) -> None:
         """The handler has returned, too, or was never called: drop what it holds."""
-        if self._trailing and exchange in self._trailing:
+        if exchange.phase is _RESPONDED and self._trailing:
             self._trailing.remove(exchange)
         if exchange.admitted:
             self.state.running -= 1
@@ -594,14 +612,14 @@ class Connection(Receiver):
 
     def take_output(self) -> list[bytes | memoryview]:
         """Remove and return what is queued, for the wire to send: whole records."""
-        chunks = self.protocol.data_to_send()
+        chunks = self._output.drain()
         if self.state.tracer is not None:
             self.state.tracer.sent(self, chunks)
         return chunks
 
     def flush(self) -> None:
         """Hand what is queued to the wire."""
-        if self.protocol.out_size and not self.lost:
+        if self._output.size and not self.lost:
             if self.closing and self.state.draining and self._sends_no_more:
                 self.wire.flush_last()
             else:
@@ -622,7 +640,7 @@ class Connection(Receiver):
 
     def congested(self) -> bool:
         """Whether a handler that sends has to wait."""
-        if self.protocol.out_size > HIGH_WATER or not self.turns.driving:
+        if self._output.size > HIGH_WATER or not self.turns.driving:
             self.flush()
         # Lost just now: the wait raises at once.
         return self.wire.unsent > HIGH_WATER or self.lost

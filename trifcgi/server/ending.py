@@ -7,7 +7,7 @@ whole).
 
 import logging
 import traceback
-from typing import Any
+from typing import Any, Final
 
 import trio
 
@@ -21,6 +21,8 @@ from trifcgi.server.phase import Phase
 __all__ = ["Refusal", "describe", "failed", "refuse", "returned", "stopped"]
 
 _log = logging.getLogger("trifcgi.server")
+
+_RESPONDED: Final = Phase.RESPONDED
 
 Refusal = tuple[int, str, tuple[tuple[bytes, bytes], ...]]
 """HTTP status, one sentence for the client, more headers."""
@@ -36,7 +38,7 @@ _STOPPED: dict[StopReason, Refusal] = {
 
 def returned(exchange: Exchange, app_status: Any) -> None:
     """The handler has returned; anything but ``None`` or an int is its mistake."""
-    if exchange.phase is Phase.RESPONDED:
+    if exchange.phase is _RESPONDED:
         exchange.connection.release(exchange)
         return
     if app_status is None:
@@ -59,7 +61,7 @@ def returned(exchange: Exchange, app_status: Any) -> None:
 
 def failed(exchange: Exchange, error: BaseException) -> None:
     """The handler has raised."""
-    if exchange.phase is Phase.RESPONDED:
+    if exchange.phase is _RESPONDED:
         _log.error(
             "%s: the application raised after its response", describe(exchange), exc_info=error
         )
@@ -95,7 +97,7 @@ def _fail(exchange: Exchange, text: str) -> None:
 def stopped(exchange: Exchange) -> None:
     """The handler was cancelled, never called, or has failed after it had begun."""
     connection = exchange.connection
-    if exchange.phase is Phase.RESPONDED:
+    if exchange.phase is _RESPONDED:
         _log.warning("%s: cancelled after its response (%s)", describe(exchange), exchange.reason)
         connection.release(exchange)
         return

@@ -278,6 +278,7 @@ class Exchange(Served):
         if self._data is None:
             self._data = Body()
             self._data.ended = self.role is not _FILTER
+            self._data.closed = self.phase is _RESPONDED or self.phase is _ENDED
         return self._data
 
     @property
@@ -392,19 +393,24 @@ class Exchange(Served):
         self.connection.window.taken()
 
     def respond(self, head: bytes, body: bytes, *, bodyless: bool = False) -> bool:
-        if not self._respond(head, body, bodyless):
+        if not self._take_whole(head, body, bodyless):
             return False
-        self.end_early()
+        connection = self.connection
+        connection.trail(self)
+        connection.end_whole(self, head, b"" if bodyless else body)
+        if not connection.turns.driving:
+            connection.flush()
+        self._close_input()
         return True
 
     def answer(self, head: bytes, body: bytes, bodyless: bool) -> bool:
         """Respond, where the request is served without a task, and be done with it."""
-        if not self._respond(head, body, bodyless):
+        if not self._take_whole(head, body, bodyless):
             return False
         connection = self.connection
         self.aside = None
         try:
-            connection.end(self, 0)
+            connection.end_whole(self, head, b"" if bodyless else body)
             connection.flush()
         except Exception:  # noqa: BLE001 - logged, at one of the three borders
             _log.exception("a connection failed in the server itself; it is closed")
@@ -417,22 +423,23 @@ class Exchange(Served):
         turns.queue.append(self)
         turns.wake()
 
-    def _respond(self, head: bytes, body: bytes, bodyless: bool) -> bool:
+    def _take_whole(self, head: bytes, body: bytes, bodyless: bool) -> bool:
+        """Take note of a whole response that is about to be queued, if that can be done."""
         if (
-            len(body) > _WHOLE
+            self.phase is not _RUNNING
             or self.head is not None
             or self._held_head
             or self._sends >= _SLICE - 1
-            or self.phase is not _RUNNING
+            or len(body) > _WHOLE
         ):
             return False
-        self.check_writable()
+        if self.aborted_ or self.stdout_closed:
+            self.check_writable()
         self.head = head
-        self.bodyless = bodyless
-        if body and not bodyless:
+        if bodyless:
+            self.bodyless = True
+        else:
             self.body_bytes = len(body)
-            head += body
-        self.connection.send_stdout(self.id, head)
         return True
 
     def must_pause(self) -> bool:
@@ -566,11 +573,21 @@ class Exchange(Served):
         """End the request on the wire while its handler goes on."""
         if self.head is None or self.phase is not _RUNNING or self.aborted_:
             return
-        self.phase = _RESPONDED
-        self.connection.end_early(self)
-        self.body.close()
-        self.data_body.close()
-        self.input_arrived()
+        connection = self.connection
+        connection.trail(self)
+        connection.end(self, 0)
+        if not connection.turns.driving:
+            connection.flush()
+        self._close_input()
+
+    def _close_input(self) -> None:
+        """Nobody is to read any more."""
+        self.body.closed = True
+        if self.body.received or self._data is not None or self.reader is not None:
+            self.body.close()
+            if self._data is not None:
+                self._data.close()
+            self.input_arrived()
 
     def close_stdout(self) -> None:
         """The handler has no more response to give."""
@@ -620,10 +637,8 @@ class Exchange(Served):
         self.task = None
         # They refer to this: a cycle would leave each request to the garbage collector.
         self._stdin_stream = self._data_stream = self._stdout = None
-        self.body.close()
-        if self._data is not None:
-            self._data.close()
-        self.input_arrived()
+        if not self.body.closed or self._data is not None or self.reader is not None:
+            self._close_input()
         if self.abort_event is not None and not self.abort_event.is_set():
             self.aborted_ = True
             self.abort_event.set()

@@ -132,10 +132,13 @@ class SocketWire(Wire):
             self._backlog.extend(chunks)
             self.unsent += sum(map(len, chunks))
             return
-        size = 0
-        for chunk in chunks:
-            size += len(chunk)
-        many = len(chunks) > 1 and size > _JOIN
+        size = len(chunks[0])
+        many = False
+        if len(chunks) > 1:
+            size = 0
+            for chunk in chunks:
+                size += len(chunk)
+            many = size > _JOIN
         if many and len(chunks) > _IOV_MAX:
             self._backlog = chunks
             self.unsent = size

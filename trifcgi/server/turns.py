@@ -320,7 +320,8 @@ class Turns:
         """A task is about to wait."""
         self.waking = False
         self._taken = 0
-        self._connection.rest()
+        if not self._connection.settled:
+            self._connection.settle()
         if self._parked is not None:
             if self._others is None:
                 self._others = []
@@ -386,7 +387,8 @@ class Turns:
                 self.run = run
                 self.trap = trap
                 return SUSPENDED
-            self.keep(driver)
+            if len(drivers) < _MOST_DRIVERS:
+                drivers.append(driver)
             coroutine = trap = None
             scope_is = self.returned(exchange, app_status, task, within)
             if scope_is != GO_ON:
@@ -404,7 +406,7 @@ class Turns:
         connection.flush()
         if self.queue:
             what = BREATHE
-        elif connection.over:
+        elif (connection.closing or connection.lost or self.ended) and connection.over:
             what = FINISH
         elif not stays and self.spare() >= _SPARE_TASKS:
             what = LEAVE

@@ -36,13 +36,14 @@ class ReadWindow:
 
     Attributes:
         multiplexed: whether the front end is known to put several requests on the connection.
+        paused_since: when it stopped being read (trio clock); ``None``: it is read.
     """
 
-    __slots__ = ("_connection", "_paused_since", "_progress", "_spooling", "multiplexed")
+    __slots__ = ("_connection", "_progress", "_spooling", "multiplexed", "paused_since")
 
     def __init__(self, connection: "Connection") -> None:
         self._connection = connection
-        self._paused_since: float | None = None
+        self.paused_since: float | None = None
         self._progress = -math.inf
         # A stream that is not a socket shows that its peer is gone only by being read.
         self._spooling = not connection.wire.sees_hangup
@@ -63,40 +64,40 @@ class ReadWindow:
                 why = f"its body cannot be kept in a temporary file: {error}"
                 self._connection.refuse_body(exchange, why)
                 return
-            if exchange.spooled > SPOOL_LIMIT and self._paused_since is None:
+            if exchange.spooled > SPOOL_LIMIT and self.paused_since is None:
                 self._pause(PATIENCE)
         else:
             body.feed(data)
-            if exchange.unread > WINDOW and self._paused_since is None:
+            if exchange.unread > WINDOW and self.paused_since is None:
                 self._pause(PAUSE)
 
     def _pause(self, look_again: float) -> None:
         connection = self._connection
-        self._paused_since = now = connection.plane.now()
+        self.paused_since = now = connection.plane.now()
         connection.wire.pause_reading()
         connection.arm(now + look_again)
 
     def taken(self) -> None:
         """A handler has read, or does not want to read any more."""
-        if self._paused_since is not None:
+        if self.paused_since is not None:
             self._progress = self._connection.plane.now()
             self.reconsider()
 
     def reconsider(self) -> None:
         """Read on, if nothing stands against it any more."""
-        if self._paused_since is None:
+        if self.paused_since is None:
             return
         for exchange in self._connection.exchanges.values():
             if exchange.spooled > SPOOL_LIMIT // 2:
                 return
             if not self._spooling and exchange.unread > WINDOW // 2:
                 return
-        self._paused_since = None
+        self.paused_since = None
         self._connection.wire.resume_reading()
 
     def check(self, now: float) -> float:
         """Take the next step once its time has come; return when to look again."""
-        since = self._paused_since
+        since = self.paused_since
         if since is None:
             return math.inf
         # Half the limit, as in reconsider(): a handler may stop anywhere above it.
