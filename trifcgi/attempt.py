@@ -7,7 +7,7 @@ from typing import Any, Final
 from trifcgi._compiled import mypyc_attr
 from trifcgi.protocol.pairs import COMPILED
 
-__all__ = ["Attempt"]
+__all__ = ["DONE", "Attempt"]
 
 
 class _Waiting:
@@ -51,7 +51,7 @@ class _Waiting:
         self._coroutine.close()
 
 
-_DONE: Final[Iterator[Any]] = iter(())
+DONE: Final[Iterator[Any]] = iter(())
 """At its end, always: to go on with it makes no error that would have to be caught."""
 
 
@@ -59,33 +59,38 @@ _DONE: Final[Iterator[Any]] = iter(())
 class Attempt:
     """What an async method returns that seldom has to wait: nothing is done before it is awaited.
 
-    A coroutine in all that awaiting and trio need, and without one where :meth:`begin` does all:
-    to make a coroutine and its frame costs more than many a thing that they are made for.
+    A coroutine in all that awaiting and trio need, and without one where nothing has to be waited
+    for: to make a coroutine and its frame costs more than many a thing that they are made for.
+
+    There is no ``__init__()``, as it would be one call more each time: whoever makes one sets
+    what it has, beginning with these two.
+
+    Attributes:
+        begun: whether it was awaited, or closed.
+        waiting: what it waits in; ``None`` at first.
     """
 
-    __slots__ = ("_begun", "_waiting")
+    __slots__ = ("begun", "waiting")
 
-    def __init__(self) -> None:
-        self._begun = False
-        self._waiting: _Waiting | None = None
+    begun: bool
+    waiting: _Waiting | None
 
-    def begin(self) -> Any:
-        """Do what can be done at once.
+    def __await__(self) -> Any:
+        """Do what can be done at once: :data:`DONE` if that was all, else what :meth:`wait` says.
 
-        Returns:
-            ``None`` if that was all, or a coroutine that does the rest.
+        Raises:
+            RuntimeError: it has :attr:`begun` already; see :meth:`reused`.
         """
         raise NotImplementedError
 
-    def __await__(self) -> Any:
-        if self._begun:
-            raise RuntimeError(f"cannot reuse a {self.name()} that was awaited already")
-        self._begun = True
-        rest = self.begin()
-        if rest is None:
-            return _DONE
-        waiting = self._waiting = _Waiting(rest)
+    def wait(self, rest: Any) -> _Waiting:
+        """Go on with a coroutine that does the rest."""
+        waiting = self.waiting = _Waiting(rest)
         return waiting
+
+    def reused(self) -> RuntimeError:
+        """What to raise when it is awaited a second time."""
+        return RuntimeError(f"cannot reuse a {self.name()} that was awaited already")
 
     def name(self) -> str:
         """What has been called."""
@@ -93,29 +98,29 @@ class Attempt:
 
     def send(self, value: Any) -> Any:
         """Go on, as a coroutine does."""
-        waiting = self._waiting
+        waiting = self.waiting
         if waiting is not None:
             return waiting.send(value)
         iterator = self.__await__()
-        if iterator is _DONE:
+        if iterator is DONE:
             raise StopIteration
         return next(iterator)
 
     def throw(self, kind: Any, value: Any = None, traceback: Any = None) -> Any:
         """Go on with an error, as a coroutine does."""
-        if self._waiting is not None:
-            return self._waiting.throw(kind, value, traceback)
-        self._begun = True
+        if self.waiting is not None:
+            return self.waiting.throw(kind, value, traceback)
+        self.begun = True
         raise kind if value is None else value
 
     def close(self) -> None:
         """Do not go on."""
-        self._begun = True
-        if self._waiting is not None:
-            self._waiting.close()
+        self.begun = True
+        if self.waiting is not None:
+            self.waiting.close()
 
     def __del__(self) -> None:
-        if not self._begun:
+        if not self.begun:
             # As Python says it of a coroutine, for the same mistake.
             level = 1 if COMPILED else 2  # compiled, this has no frame
             warnings.warn(f"{self.name()} was never awaited", RuntimeWarning, stacklevel=level)

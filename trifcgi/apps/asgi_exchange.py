@@ -14,8 +14,8 @@ import trio
 
 from trifcgi.apps import asgi_messages
 from trifcgi.apps.disconnected import ClientDisconnected
-from trifcgi.attempt import Attempt
-from trifcgi.cgi.head import Head, encode_head, is_bodyless, usual_head
+from trifcgi.attempt import DONE, Attempt
+from trifcgi.cgi.head import Head, encode_head, usual_head
 from trifcgi.cgi.meaning import Meaning
 from trifcgi.cgi.reading import Reading
 from trifcgi.errors import ResponseError
@@ -31,12 +31,13 @@ __all__ = ["Exchange", "Exchanges", "Message", "Scope", "Sending"]
 Message: TypeAlias = dict[str, Any]
 Scope: TypeAlias = dict[str, Any]
 
+_DONE: Final = DONE
+
 # How far a response has come.
 _NOTHING: Final = 0
 _HEAD_HELD: Final = 1
 _BODY: Final = 2
 _COMPLETE: Final = 3
-
 
 # A head as it is sent: whatever the application wrote, there is one line to a header.
 _EVENT_STREAM: Final = re.compile(
@@ -50,6 +51,7 @@ class Exchange:
     Attributes:
         request: which one.
         body_ended: whether the application has been given all of the body.
+        complete: whether the whole response has been sent.
         reading: whether a task waits for more of it.
         listening: the scopes of those that wait for the end; ``None``: nobody ever has.
         pending: a piece of the response that :meth:`take` has left to be sent.
@@ -57,40 +59,25 @@ class Exchange:
         told_to_end: whether an event stream has been told to end, as the server is stopping.
     """
 
-    __slots__ = (
-        "_bodyless",
-        "_head",
-        "_last",
-        "_left",
-        "_method",
-        "_scope",
-        "_served",
-        "_stage",
-        "body_ended",
-        "listening",
-        "pending",
-        "reading",
-        "request",
-        "told",
-        "told_to_end",
-    )
+    # Here, and not one by one in __init__(), as each request makes one.
+    body_ended = False
+    complete = False
+    listening: list[trio.CancelScope] | None = None
+    pending = b""
+    reading = False
+    told = False
+    told_to_end = False
+    _bodyless = False
+    _head = b""
+    _last = False
+    _left = -1  # no Content-Length
+    _stage = _NOTHING
 
     def __init__(self, request: Any, method: str, scope: Scope) -> None:
         self.request: Request = request
         self._served: Served | None = request if isinstance(request, Served) else None
         self._scope: Scope | None = scope
         self._method = method
-        self.body_ended = False
-        self.reading = False
-        self.listening: list[trio.CancelScope] | None = None
-        self.pending = b""
-        self._last = False
-        self._head = b""
-        self._bodyless = False
-        self._left = -1  # no Content-Length
-        self._stage = _NOTHING
-        self.told = False
-        self.told_to_end = False
 
     def call(self, app: Any) -> Any:
         """Call the application, once.
@@ -107,7 +94,12 @@ class Exchange:
 
     def __call__(self, message: Any) -> "Sending":
         """The application's ``send``."""
-        return Sending(self, message)
+        sending = Sending()
+        sending.begun = False
+        sending.waiting = None
+        sending.exchange = self
+        sending.message = message
+        return sending
 
     def disconnect(self) -> Message:
         """The message that says that the client is gone."""
@@ -135,50 +127,57 @@ class Exchange:
             ResponseError: the message is out of order or not well-formed, or the body does not
                 have the length that Content-Length says. What is beyond it is never sent.
         """
-        request = self.request
         served = self._served
-        if request.aborted if served is None else served.aborted_:
+        if self.request.aborted if served is None else served.aborted_:
             raise self.lost()
         if type(message) is dict:
             fields: Message = message
             kind = fields.get("type")
         else:
             fields, kind = _as_dict(message)
-        if not isinstance(kind, str) or kind != "http.response.body":
-            if kind is None and "type" not in fields:
-                raise _no_message(message)
+        if not isinstance(kind, str):
+            raise _no_message(message) if "type" not in fields else _no_such_message(kind)
+        if kind != "http.response.body":
             self._start(fields, kind)
             return True
-        stage = self._stage
-        if stage == _NOTHING:
-            raise ResponseError("'http.response.body' came before 'http.response.start'")
-        if stage == _COMPLETE:
-            raise ResponseError("'http.response.body' came after the response was complete")
+        if self._stage != _HEAD_HELD:
+            self._check_order()
         given = fields.get("body", b"")
         body: bytes = given if type(given) is bytes else _as_bytes(given)
-        more = bool(fields.get("more_body", False))
-        if self._left >= 0:
-            self._left = _count(self._left, len(body), more)
+        last = not fields.get("more_body", False)
+        left = self._left
+        if left >= 0:
+            size = len(body)
+            self._left = 0 if size == left and last else _count(left, size, last)
         if self._bodyless:
             body = b""
         try:
-            if stage == _HEAD_HELD:
-                if not more and self._respond(body):
+            if self._stage == _HEAD_HELD:
+                if last and (
+                    self._respond(body)
+                    if served is None
+                    else served.respond(self._head, body, bodyless=self._bodyless)
+                ):
                     self._stage = _COMPLETE
+                    self.complete = True
                     return not (self.listening or self.reading)
-                request.stdout.send_head(self._head, bodyless=self._bodyless)
+                self.request.stdout.send_head(self._head, bodyless=self._bodyless)
                 self._stage = _BODY
         except trio.BrokenResourceError as error:
             raise self.lost() from error
         self.pending = body
-        self._last = not more
+        self._last = last
         return False
+
+    def _check_order(self) -> None:
+        if self._stage == _NOTHING:
+            raise ResponseError("'http.response.body' came before 'http.response.start'")
+        if self._stage == _COMPLETE:
+            raise ResponseError("'http.response.body' came after the response was complete")
 
     def _respond(self, body: bytes) -> bool:
         if self._bodyless:
             return self.request.respond(self._head, body, bodyless=True)
-        if self._served is not None:
-            return self._served.respond(self._head, body)
         return self.request.respond(self._head, body)
 
     def sent(self) -> None:
@@ -187,15 +186,13 @@ class Exchange:
         if self._last:
             self._last = False
             self._stage = _COMPLETE
+            self.complete = True
             # Background work after the response neither holds it back nor ends with the client.
             self.request.stdout.end()
 
-    def _start(self, message: Message, kind: Any) -> None:
-        if not isinstance(kind, str) or kind != "http.response.start":
-            raise ResponseError(
-                f"send() got a message of type {kind!r}; over HTTP an app sends"
-                " 'http.response.start' and 'http.response.body'"
-            )
+    def _start(self, message: Message, kind: str) -> None:
+        if kind != "http.response.start":
+            raise _no_such_message(kind)
         if self._stage != _NOTHING:
             raise ResponseError("'http.response.start' came a second time in one response")
         if message.get("trailers"):
@@ -211,8 +208,9 @@ class Exchange:
         if head is None:
             head = _odd_head(status, headers)
         self._head = head.data
-        self._bodyless = is_bodyless(self._method, status)
-        if not self._bodyless:
+        if head.bodyless or self._method == "HEAD":
+            self._bodyless = True
+        else:
             self._left = head.content_length
         # The head waits for the first body bytes, to leave in one piece with them; until
         # then an error can still be answered properly.
@@ -222,16 +220,11 @@ class Exchange:
                 self.request.stop_signal.add_scope(scope)
 
     @property
-    def complete(self) -> bool:
-        """Whether the whole response has been sent."""
-        return self._stage == _COMPLETE
-
-    @property
     def ends_as_it_is(self) -> bool:
         """Whether the response, though not complete, is whole where it stands: an event stream
         that was told to end.
         """
-        return self.told_to_end and self._stage != _COMPLETE and self._left < 0
+        return self.told_to_end and not self.complete and self._left < 0
 
     def unfinished(self) -> ResponseError:
         """What to raise when the application has returned and the response is not complete."""
@@ -242,12 +235,12 @@ class Exchange:
         return ResponseError("the app returned before its response was complete")
 
 
-def _count(left: int, size: int, more: bool) -> int:
+def _count(left: int, size: int, last: bool) -> int:
     """Take ``size`` bytes off what Content-Length has left."""
     left -= size
     if left < 0:
         raise ResponseError(f"the body is longer than its Content-Length, by {-left} bytes so far")
-    if left and not more:
+    if left and last:
         raise ResponseError(f"the body ended {left} bytes short of its Content-Length")
     return left
 
@@ -257,7 +250,8 @@ def _odd_head(status: Any, headers: Any) -> Head:
         headers = _as_list(headers)
     lengths: list[Any] = []
     try:
-        head = Head(encode_head(status, headers, lengths=lengths), _content_length(lengths))
+        data = encode_head(status, headers, lengths=lengths)
+        head = Head(data, _content_length(lengths), status)
     except (TypeError, ValueError, AttributeError) as error:
         raise _bad_start(status, headers) from error
     if not isinstance(status, int):  # 200.0, say, which is found where 200 is
@@ -286,6 +280,13 @@ def _as_dict(message: Any) -> tuple[Message, Any]:
 
 def _no_message(message: Any) -> ResponseError:
     return ResponseError(f"send() takes a message, a dict with a 'type', not {_brief(message)}")
+
+
+def _no_such_message(kind: Any) -> ResponseError:
+    return ResponseError(
+        f"send() got a message of type {kind!r}; over HTTP an app sends"
+        " 'http.response.start' and 'http.response.body'"
+    )
 
 
 def _as_list(headers: Any) -> list[Any]:
@@ -330,19 +331,22 @@ def _brief(value: object) -> str:
 class Sending(Attempt):
     """What ``send`` returns."""
 
-    __slots__ = ("_exchange", "_message")
+    __slots__ = ("exchange", "message")
 
-    def __init__(self, exchange: Exchange, message: Any) -> None:
-        super().__init__()
-        self._exchange = exchange
-        self._message = message
+    exchange: Exchange
+    message: Any
 
     def name(self) -> str:
         return "send()"
 
-    def begin(self) -> Any:
-        exchange = self._exchange
-        return None if exchange.take(self._message) else asgi_messages.finish(exchange)
+    def __await__(self) -> Any:
+        if self.begun:
+            raise self.reused()
+        self.begun = True
+        exchange = self.exchange
+        if exchange.take(self.message):
+            return _DONE
+        return self.wait(asgi_messages.finish(exchange))
 
 
 class _Usual:

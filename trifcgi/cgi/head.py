@@ -20,6 +20,7 @@ import re
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from http import HTTPStatus
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Final
 
 from trifcgi.cgi.names import TOKEN, LearnedNames
@@ -263,13 +264,15 @@ class Head:
     Attributes:
         data: its bytes, through the blank line that ends it.
         content_length: what Content-Length says; -1: there is none.
+        bodyless: whether no body may follow it, whatever the method is.
     """
 
-    __slots__ = ("content_length", "data")
+    __slots__ = ("bodyless", "content_length", "data")
 
-    def __init__(self, data: bytes, content_length: int) -> None:
+    def __init__(self, data: bytes, content_length: int, status: Any) -> None:
         self.data = data
         self.content_length = content_length
+        self.bodyless = is_bodyless("", status)
 
 
 class _Line:
@@ -300,21 +303,27 @@ class _LastHead:
         status: its status.
         lines: its lines.
         head: the whole, if all lines are kept with their values.
+        pairs: then also the headers that it was made of.
+        types: and the types of their names and values.
     """
 
-    __slots__ = ("head", "lines", "status")
+    __slots__ = ("head", "lines", "pairs", "status", "types")
 
-    def __init__(self, status: int, lines: list[_Line], head: Head | None) -> None:
+    def __init__(
+        self, status: int, lines: list[_Line], head: Head | None, pairs: list[Any]
+    ) -> None:
         self.status = status
         self.lines = lines
         self.head = head
+        self.pairs = pairs
+        self.types: list[Any] = [bytes] * (2 * len(pairs))
 
 
 class _Heads:
     __slots__ = ("last",)
 
     def __init__(self) -> None:
-        self.last = _LastHead(0, [], None)
+        self.last = _LastHead(0, [], None, [])
 
 
 _heads: Final = _Heads()
@@ -329,26 +338,14 @@ def usual_head(status: Any, headers: Any) -> Head | None:
     if type(status) is not int or type(headers) is not list:
         return None
     last = _heads.last
-    if last.head is not None and status == last.status and _are_lines(headers, last.lines):
+    if (
+        status == last.status
+        and headers == last.pairs
+        # What only equals bytes, as a bytearray does, makes no such head.
+        and [*map(type, chain(*headers))] == last.types
+    ):
         return last.head
     return _make_head(status, headers, last.lines)
-
-
-def _are_lines(headers: list[Any], lines: list[_Line]) -> bool:
-    """Whether headers make these lines, all of them kept with their values."""
-    if len(headers) != len(lines):
-        return False
-    for at, pair in enumerate(headers):
-        if type(pair) is not tuple or len(pair) != 2:
-            return False
-        line = lines[at]
-        name = pair[0]
-        value = pair[1]
-        if type(name) is not bytes or type(value) is not bytes:
-            return False
-        if name != line.name or value != line.value:
-            return False
-    return True
 
 
 def _make_head(status: int, headers: list[Any], known: list[_Line]) -> Head | None:
@@ -388,10 +385,13 @@ def _make_head(status: int, headers: list[Any], known: list[_Line]) -> Head | No
     data = b"".join(parts)
     if not certain and not _has_only_the_breaks_of(data, lines):
         return None
-    head = Head(data, length)
+    head = Head(data, length, status)
     if len(lines) <= _MOST_LINES:
         every = certain and all(line.whole for line in lines)
-        _heads.last = _LastHead(status, lines, head if every else None)
+        if every:
+            _heads.last = _LastHead(status, lines, head, headers.copy())
+        else:
+            _heads.last = _LastHead(0, lines, None, [])
     return head
 
 
@@ -460,10 +460,8 @@ def end_of_head(data: bytes | bytearray, start: int = 0) -> int:
     if start < 3:
         if COMPILED and isinstance(data, bytes) and (end := _near_end_of_head(data)) > 0:
             return end
-        if data[:1] == b"\n":
-            return 1
-        if data[:2] == b"\r\n":
-            return 2
+        if data.startswith((b"\n", b"\r\n")):
+            return 1 if data[0] == _LF else 2
         start = 0
     else:
         start -= 3  # the blank line may have begun in what was seen already

@@ -171,7 +171,11 @@ class Connection:
 
     def _find(self, request_id: int) -> ActiveRequest | None:
         # Any int may be asked for, and not every one fits into what the IDs are kept in.
-        return self._requests.get(request_id) if 0 < request_id <= MAX_REQUEST_ID else None
+        if not 0 < request_id <= MAX_REQUEST_ID:
+            return None
+        requests = self._requests
+        # The only one, nearly always: no further call for that.
+        return requests._one if requests._id == request_id else requests.get(request_id)
 
     @property
     def out_size(self) -> int:
@@ -258,7 +262,9 @@ class Connection:
         Raises:
             LocalProtocolError: the request is not active, or its stdout has ended.
         """
-        self._step_of_application(request_id, _STDOUT_MOVE if data else _NO_MOVE)
+        request = self._find(request_id)
+        if request is None or request.application != _ANSWERING or not self._is_application:
+            self._step_of_application(request_id, _STDOUT_MOVE if data else _NO_MOVE)
         self._output.add_stream(_STDOUT, request_id, data)
 
     def send_stderr(self, request_id: int, data: bytes | bytearray | memoryview) -> None:
@@ -344,8 +350,6 @@ class Connection:
         if request is None or not self._is_application:
             raise self._not_possible("answer", request_id)
         if move != _NO_MOVE:
-            if move == _STDOUT_MOVE and request.application == _ANSWERING:
-                return  # as nearly always, and it changes nothing
             after: i64 = request.after_application(move)
             if after in (ILLEGAL, DROP):  # what a receiver tolerates is not for us to send
                 raise _not_legal(move, request_id, ApplicationState(request.application))

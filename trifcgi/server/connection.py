@@ -498,18 +498,40 @@ class Connection(Receiver):
         if not exchange.keep_connection or self.state.draining:
             self._end_with_request(exchange)
 
-    def end_whole(self, exchange: Exchange, head: bytes, body: bytes) -> None:
-        """End a request with all of its response, which is short: what :meth:`send_stdout` and
-        :meth:`end` do, in one step.
+    def end_whole(self, exchange: Exchange, head: bytes, body: bytes, *, early: bool) -> None:
+        """End a request with all of its response, which is short: what queuing that does,
+        and then :meth:`end` or :meth:`end_early`, in one step.
         """
         if exchange._held_stderr or self.lost:
             self.protocol.send_stdout(exchange.id, head + body)
-            self.end(exchange, 0)
+            if early:
+                self.end_early(exchange)
+            else:
+                self.end(exchange, 0)
             return
+        if early:
+            self._trail(exchange)
         self.protocol.send_last(exchange.id, head, body)
         self.forget(exchange, 0)
         if not exchange.keep_connection or self.state.draining:
             self._end_with_request(exchange)
+        if early and not self.turns.driving:
+            self.flush()
+
+    def end_early(self, exchange: Exchange) -> None:
+        """End a request whose handler goes on: its ID is free, its place among those that may
+        run is not.
+        """
+        self._trail(exchange)
+        self.end(exchange, 0)
+        if not self.turns.driving:
+            self.flush()
+
+    def _trail(self, exchange: Exchange) -> None:
+        exchange.phase = _RESPONDED
+        if self._trailing is None:
+            self._trailing = []
+        self._trailing.append(exchange)
 
     def _end_with_request(self, exchange: Exchange) -> None:
         """End the connection, too, if that is to be."""
@@ -527,18 +549,10 @@ class Connection(Receiver):
         else:
             self.close("server stopping")
 
-    def trail(self, exchange: Exchange) -> None:
-        """A request is about to end early: its handler goes on. Its ID is free then, its place
-        among those that may run is not.
-        """
-        exchange.phase = _RESPONDED
-        if self._trailing is None:
-            self._trailing = []
-        self._trailing.append(exchange)
-
     def forget(self, exchange: Exchange, app_status: int) -> None:
         """The request is over for the front end, with or without END_REQUEST."""
-        was_last = self.exchanges.remove(exchange.id)
+        exchanges = self.exchanges
+        exchanges.remove(exchange.id)
         if not (exchange.body.ended and exchange._data is None) and not exchange.aborted_:
             self._input_left = self._input_left or exchange.awaits_input
         state = self.state
@@ -549,7 +563,7 @@ class Connection(Receiver):
             self.release(exchange)
         if self.window.paused_since is not None:
             self.window.taken()
-        if was_last:
+        if exchanges.count == 0:
             self.in_body = False
             if self.must_cut or self.lost:
                 self.turns.wake()
@@ -587,10 +601,6 @@ class Connection(Receiver):
 
     # What goes out
 
-    def send_stdout(self, request_id: "i64", data: bytes | memoryview) -> None:
-        """Queue response bytes for the next flush."""
-        self.protocol.send_stdout(request_id, data)
-
     def send_stderr(self, request_id: "i64", data: bytes) -> None:
         """Queue log text for the next flush."""
         self.protocol.send_stderr(request_id, data)
@@ -607,8 +617,7 @@ class Connection(Receiver):
         What a handler's own task has sent is flushed when that task suspends; a task that the
         handler started suspends unseen.
         """
-        if not self.turns.driving:
-            trio.lowlevel.current_trio_token().run_sync_soon(self.flush, idempotent=True)
+        trio.lowlevel.current_trio_token().run_sync_soon(self.flush, idempotent=True)
 
     def take_output(self) -> list[bytes | memoryview]:
         """Remove and return what is queued, for the wire to send: whole records."""

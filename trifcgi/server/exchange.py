@@ -395,11 +395,7 @@ class Exchange(Served):
     def respond(self, head: bytes, body: bytes, *, bodyless: bool = False) -> bool:
         if not self._take_whole(head, body, bodyless):
             return False
-        connection = self.connection
-        connection.trail(self)
-        connection.end_whole(self, head, b"" if bodyless else body)
-        if not connection.turns.driving:
-            connection.flush()
+        self.connection.end_whole(self, head, b"" if bodyless else body, early=True)
         self._close_input()
         return True
 
@@ -410,7 +406,7 @@ class Exchange(Served):
         connection = self.connection
         self.aside = None
         try:
-            connection.end_whole(self, head, b"" if bodyless else body)
+            connection.end_whole(self, head, b"" if bodyless else body, early=False)
             connection.flush()
         except Exception:  # noqa: BLE001 - logged, at one of the three borders
             _log.exception("a connection failed in the server itself; it is closed")
@@ -464,7 +460,8 @@ class Exchange(Served):
         if len(data) > STRIDE or self._sends >= _SLICE - 1:
             return NOT_TAKEN
         self._sends += 1
-        self.check_writable()
+        if self.phase is not _RUNNING or self.aborted_ or self.stdout_closed:
+            self.check_writable()
         if self.head is None:
             data = self.take_head(data)
         if self.bodyless or not data:
@@ -534,15 +531,16 @@ class Exchange(Served):
         self.head = head
         self.status = status
         self.bodyless = bodyless
-        self.connection.send_stdout(self.id, head + body if body else head)
+        self.connection.protocol.send_stdout(self.id, head + body if body else head)
         if self._held_stderr:
             self._release_stderr()
-        self.connection.flush_soon()
+        if not self.connection.turns.driving:
+            self.connection.flush_soon()
 
     def write(self, data: bytes | memoryview) -> None:
         """Queue response body bytes."""
         self.body_bytes += len(data)
-        self.connection.send_stdout(self.id, data)
+        self.connection.protocol.send_stdout(self.id, data)
 
     def write_stderr(self, data: bytes) -> None:
         """Queue log text: whole lines, and never ahead of the head."""
@@ -573,11 +571,7 @@ class Exchange(Served):
         """End the request on the wire while its handler goes on."""
         if self.head is None or self.phase is not _RUNNING or self.aborted_:
             return
-        connection = self.connection
-        connection.trail(self)
-        connection.end(self, 0)
-        if not connection.turns.driving:
-            connection.flush()
+        self.connection.end_early(self)
         self._close_input()
 
     def _close_input(self) -> None:

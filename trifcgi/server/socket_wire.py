@@ -132,23 +132,23 @@ class SocketWire(Wire):
             self._backlog.extend(chunks)
             self.unsent += sum(map(len, chunks))
             return
-        size = len(chunks[0])
-        many = False
-        if len(chunks) > 1:
+        if len(chunks) == 1:
+            data = chunks[0]
+            size = len(data)
+            many = False
+        else:
             size = 0
             for chunk in chunks:
                 size += len(chunk)
             many = size > _JOIN
+            data = b"" if many else b"".join(chunks)
         if many and len(chunks) > _IOV_MAX:
             self._backlog = chunks
             self.unsent = size
             self._send_first()
             return
         try:
-            if many:
-                sent = self._socket.sendmsg(chunks)
-            else:
-                sent = _write(self._fd, chunks[0] if len(chunks) == 1 else b"".join(chunks))
+            sent = self._socket.sendmsg(chunks) if many else _write(self._fd, data)
         except (BlockingIOError, InterruptedError):
             sent = 0
         except OSError as error:

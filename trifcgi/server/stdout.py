@@ -4,7 +4,7 @@ from collections.abc import Coroutine
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final
 
-from trifcgi.attempt import Attempt
+from trifcgi.attempt import DONE, Attempt
 from trifcgi.request import ResponseStream
 from trifcgi.server import streams
 from trifcgi.server.streams import FULL, NOT_TAKEN, SENT
@@ -14,31 +14,33 @@ if TYPE_CHECKING:
 
 __all__ = ["Stdout"]
 
+_DONE: Final = DONE
 _SENT: Final = SENT
 _FULL: Final = FULL
 _NOT_TAKEN: Final = NOT_TAKEN
 
 
 class _Sending(Attempt):
-    __slots__ = ("_data", "_exchange")
+    __slots__ = ("data", "exchange")
 
-    def __init__(self, exchange: "Exchange", data: Any) -> None:
-        super().__init__()
-        self._exchange = exchange
-        self._data = data
+    exchange: "Exchange"
+    data: Any
 
     def name(self) -> str:
         return "stdout.send_all()"
 
-    def begin(self) -> Any:
-        data = self._data
-        exchange = self._exchange
+    def __await__(self) -> Any:
+        if self.begun:
+            raise self.reused()
+        self.begun = True
+        data = self.data
+        exchange = self.exchange
         outcome = exchange.put(data) if type(data) is bytes else _NOT_TAKEN
         if outcome == _SENT:
-            return None
+            return _DONE
         if outcome == _FULL:
-            return streams.wait_for_room(exchange)
-        return streams.send_all(exchange, data)
+            return self.wait(streams.wait_for_room(exchange))
+        return self.wait(streams.send_all(exchange, data))
 
 
 class Stdout:
@@ -67,7 +69,12 @@ class Stdout:
             trio.BrokenResourceError: the request was aborted or its connection is lost.
             trio.ClosedResourceError: the stream was closed.
         """
-        return _Sending(self._exchange, data)
+        sending = _Sending()
+        sending.begun = False
+        sending.waiting = None
+        sending.exchange = self._exchange
+        sending.data = data
+        return sending
 
     def wait_send_all_might_not_block(self) -> Coroutine[Any, Any, None]:
         """Return once a small ``send_all`` would not wait."""

@@ -320,8 +320,9 @@ class Turns:
         """A task is about to wait."""
         self.waking = False
         self._taken = 0
-        if not self._connection.settled:
-            self._connection.settle()
+        connection = self._connection
+        if not connection.settled:
+            connection.settle()
         if self._parked is not None:
             if self._others is None:
                 self._others = []
@@ -387,8 +388,7 @@ class Turns:
                 self.run = run
                 self.trap = trap
                 return SUSPENDED
-            if len(drivers) < _MOST_DRIVERS:
-                drivers.append(driver)
+            self.keep(driver)
             coroutine = trap = None
             scope_is = self.returned(exchange, app_status, task, within)
             if scope_is != GO_ON:
