@@ -303,7 +303,7 @@ class _LastHead:
         status: its status.
         lines: its lines.
         head: the whole, if all lines are kept with their values.
-        pairs: then also the headers that it was made of.
+        pairs: then also the headers that it was made of, where they are compared as they are.
         types: and the types of their names and values.
     """
 
@@ -338,14 +338,32 @@ def usual_head(status: Any, headers: Any) -> Head | None:
     if type(status) is not int or type(headers) is not list:
         return None
     last = _heads.last
-    if (
-        status == last.status
-        and headers == last.pairs
-        # What only equals bytes, as a bytearray does, makes no such head.
-        and [*map(type, chain(*headers))] == last.types
+    if status == last.status and (
+        _are_lines(headers, last.lines)
+        if COMPILED
+        # In Python itself going through them takes longer than to compare them as they are. What
+        # only equals bytes, as a bytearray does, makes no such head.
+        else headers == last.pairs and [*map(type, chain(*headers))] == last.types
     ):
         return last.head
     return _make_head(status, headers, last.lines)
+
+
+def _are_lines(headers: list[Any], lines: list[_Line]) -> bool:
+    """Whether headers make these lines, all of them kept with their values."""
+    if len(headers) != len(lines):
+        return False
+    for at, pair in enumerate(headers):
+        if type(pair) is not tuple or len(pair) != 2:
+            return False
+        line = lines[at]
+        name = pair[0]
+        value = pair[1]
+        if type(name) is not bytes or type(value) is not bytes:
+            return False
+        if name != line.name or value != line.value:
+            return False
+    return True
 
 
 def _make_head(status: int, headers: list[Any], known: list[_Line]) -> Head | None:
@@ -389,7 +407,7 @@ def _make_head(status: int, headers: list[Any], known: list[_Line]) -> Head | No
     if len(lines) <= _MOST_LINES:
         every = certain and all(line.whole for line in lines)
         if every:
-            _heads.last = _LastHead(status, lines, head, headers.copy())
+            _heads.last = _LastHead(status, lines, head, [] if COMPILED else headers.copy())
         else:
             _heads.last = _LastHead(0, lines, None, [])
     return head

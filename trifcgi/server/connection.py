@@ -85,6 +85,8 @@ class Connection(Receiver):
             request that has to run beside another.
         settled: whether it is watched: what has come and gone before a task first had to wait
             needs neither the poller nor the reaper.
+        trailing: the requests that have ended while their handlers go on: their IDs are free, and
+            their places among those that may run are not.
         finishing: whether one of its tasks is about to close it.
         handing_over: whether it goes to another process once nothing runs on it.
     """
@@ -93,7 +95,6 @@ class Connection(Receiver):
         "_cut_at",
         "_input_left",
         "_output",
-        "_trailing",
         "_writers",
         "appointment",
         "cause",
@@ -114,6 +115,7 @@ class Connection(Receiver):
         "settled",
         "state",
         "timeouts",
+        "trailing",
         "turns",
         "window",
         "wire",
@@ -136,7 +138,7 @@ class Connection(Receiver):
         self.window = ReadWindow(self)
         self.turns = Turns(self)
         self.appointment = math.inf
-        self._trailing: list[Exchange] | None = None
+        self.trailing: list[Exchange] = []
         self.idle_since = self.received_at = plane.now()
         self.settled = False
         self.in_body = False
@@ -180,7 +182,7 @@ class Connection(Receiver):
 
     def check(self, now: float) -> float:
         """Act on the deadlines that have passed; return the next one."""
-        if self.lost and not self.exchanges and not self._trailing:
+        if self.lost and not self.exchanges and not self.trailing:
             return math.inf
         if self._cut_at <= now:
             self._cut_at = math.inf
@@ -498,40 +500,18 @@ class Connection(Receiver):
         if not exchange.keep_connection or self.state.draining:
             self._end_with_request(exchange)
 
-    def end_whole(self, exchange: Exchange, head: bytes, body: bytes, *, early: bool) -> None:
-        """End a request with all of its response, which is short: what queuing that does,
-        and then :meth:`end` or :meth:`end_early`, in one step.
+    def end_whole(self, exchange: Exchange, head: bytes, body: bytes) -> None:
+        """End a request with all of its response, which is short: what queuing that does, and
+        then :meth:`end`, in one step.
         """
         if exchange._held_stderr or self.lost:
             self.protocol.send_stdout(exchange.id, head + body)
-            if early:
-                self.end_early(exchange)
-            else:
-                self.end(exchange, 0)
+            self.end(exchange, 0)
             return
-        if early:
-            self._trail(exchange)
         self.protocol.send_last(exchange.id, head, body)
         self.forget(exchange, 0)
         if not exchange.keep_connection or self.state.draining:
             self._end_with_request(exchange)
-        if early and not self.turns.driving:
-            self.flush()
-
-    def end_early(self, exchange: Exchange) -> None:
-        """End a request whose handler goes on: its ID is free, its place among those that may
-        run is not.
-        """
-        self._trail(exchange)
-        self.end(exchange, 0)
-        if not self.turns.driving:
-            self.flush()
-
-    def _trail(self, exchange: Exchange) -> None:
-        exchange.phase = _RESPONDED
-        if self._trailing is None:
-            self._trailing = []
-        self._trailing.append(exchange)
 
     def _end_with_request(self, exchange: Exchange) -> None:
         """End the connection, too, if that is to be."""
@@ -558,7 +538,9 @@ class Connection(Receiver):
         state = self.state
         clock = state.clock
         self.idle_since = now = self.now() if clock is None else clock.now()
-        state.observers.request_ended(exchange, app_status, now)
+        observers = state.observers
+        if observers._recorders or observers._ended:
+            observers.request_ended(exchange, app_status, now)
         if exchange.phase is not _RESPONDED:
             self.release(exchange)
         if self.window.paused_since is not None:
@@ -570,12 +552,12 @@ class Connection(Receiver):
 
     def release(self, exchange: Exchange) -> None:
         """The handler has returned, too, or was never called: drop what it holds."""
-        if exchange.phase is _RESPONDED and self._trailing:
-            self._trailing.remove(exchange)
+        if exchange.phase is _RESPONDED:
+            self.trailing.remove(exchange)
         if exchange.admitted:
             self.state.running -= 1
         exchange.ended()
-        if (self.closing or self.lost) and not self.exchanges and not self._trailing:
+        if (self.closing or self.lost) and not self.exchanges and not self.trailing:
             self.turns.wake()
 
     def cut(self, exchange: Exchange) -> None:
@@ -593,11 +575,6 @@ class Connection(Receiver):
         if self.exchanges:
             self._cut_at = min(self._cut_at, self.now() + _CUT_GRACE)
             self.arm(self._cut_at)
-
-    @property
-    def trailing(self) -> "Sequence[Exchange]":
-        """The requests that have ended while their handlers go on."""
-        return self._trailing or ()
 
     # What goes out
 

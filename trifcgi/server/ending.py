@@ -37,10 +37,9 @@ _STOPPED: dict[StopReason, Refusal] = {
 
 
 def returned(exchange: Exchange, app_status: Any) -> None:
-    """The handler has returned; anything but ``None`` or an int is its mistake."""
-    if exchange.phase is _RESPONDED:
-        exchange.connection.release(exchange)
-        return
+    """The handler has returned before its request ended; anything but ``None`` or an int is its
+    mistake.
+    """
     if app_status is None:
         app_status = 0
     elif not isinstance(app_status, int):

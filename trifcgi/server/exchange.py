@@ -395,7 +395,12 @@ class Exchange(Served):
     def respond(self, head: bytes, body: bytes, *, bodyless: bool = False) -> bool:
         if not self._take_whole(head, body, bodyless):
             return False
-        self.connection.end_whole(self, head, b"" if bodyless else body, early=True)
+        connection = self.connection
+        self.phase = _RESPONDED
+        connection.trailing.append(self)
+        connection.end_whole(self, head, b"" if bodyless else body)
+        if not connection.turns.driving:
+            connection.flush()
         self._close_input()
         return True
 
@@ -406,7 +411,7 @@ class Exchange(Served):
         connection = self.connection
         self.aside = None
         try:
-            connection.end_whole(self, head, b"" if bodyless else body, early=False)
+            connection.end_whole(self, head, b"" if bodyless else body)
             connection.flush()
         except Exception:  # noqa: BLE001 - logged, at one of the three borders
             _log.exception("a connection failed in the server itself; it is closed")
@@ -571,7 +576,12 @@ class Exchange(Served):
         """End the request on the wire while its handler goes on."""
         if self.head is None or self.phase is not _RUNNING or self.aborted_:
             return
-        self.connection.end_early(self)
+        connection = self.connection
+        self.phase = _RESPONDED
+        connection.trailing.append(self)
+        connection.end(self, 0)
+        if not connection.turns.driving:
+            connection.flush()
         self._close_input()
 
     def _close_input(self) -> None:

@@ -51,6 +51,7 @@ _MOST_DRIVERS: Final = 64
 
 _QUEUED: Final = Phase.QUEUED
 _RUNNING: Final = Phase.RUNNING
+_RESPONDED: Final = Phase.RESPONDED
 
 
 # What became of the scope that a handler ran in.
@@ -477,7 +478,10 @@ class Turns:
         self.driving = False
         self.stepping = None
         self.waking = True
-        ending.returned(exchange, app_status)
+        if exchange.phase is _RESPONDED:
+            self._connection.release(exchange)
+        else:
+            ending.returned(exchange, app_status)
         if innermost(task) is not within:
             return LEFT_OPEN
         return SPENT if exchange.scope_spent else GO_ON
