@@ -317,7 +317,7 @@ class Connection:
             )
         self._requests.remove(request_id)
         self._budget.release(request)
-        self._output.add(tail)
+        self._output.add_behind(tail)
 
     def send_last(
         self, request_id: int, data: bytes | bytearray | memoryview, rest: bytes = b""

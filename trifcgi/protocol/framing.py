@@ -168,7 +168,8 @@ class Output:
             else:
                 full = pack_header(record_type, request_id, MAX_CONTENT_LENGTH)
             view = memoryview(content)
-            self._begin_long(full)
+            # In pieces of 64 KiB every second record has one byte, which this goes behind.
+            self.add_behind(full)
             chunks.append(view[:MAX_CONTENT_LENGTH])
             rest -= MAX_CONTENT_LENGTH
             while rest >= MAX_CONTENT_LENGTH:
@@ -176,30 +177,32 @@ class Output:
                 chunks.append(full)
                 chunks.append(view[start : start + MAX_CONTENT_LENGTH])
                 rest -= MAX_CONTENT_LENGTH
-            self.size += (length - rest) // MAX_CONTENT_LENGTH * HEADER_LEN + length - rest
+            records: i64 = (length - rest) // MAX_CONTENT_LENGTH
+            self.size += (records - 1) * HEADER_LEN + length - rest
             if not rest:
                 return
         header = _header(record_type, request_id, rest)
-        self.size += HEADER_LEN + rest
+        self.size += rest
+        if rest == length:
+            self.add_behind(header)
+            chunks.append(content)
+            return
+        self.size += HEADER_LEN
         if rest <= JOINED_UP_TO:
             chunks.append(header + bytes(content[length - rest :]))
-            return
-        if rest == length:
-            self._begin_long(header)
-            chunks.append(content)
         else:
             chunks.append(header)
             chunks.append(memoryview(content)[length - rest :])
 
-    def _begin_long(self, header: bytes) -> None:
-        """Queue the header of content that is not copied: behind a small end of what is queued
-        already, for which ``sendmsg`` needs no element of its own then. In pieces of 64 KiB every
-        second record has one byte.
+    def add_behind(self, chunk: bytes) -> None:
+        """Queue something short: behind a small end of what is queued already, for which
+        ``sendmsg`` needs no element of its own then, and most answers leave as one.
         """
         chunks = self._chunks
+        self.size += len(chunk)
         if chunks:
             last = chunks[-1]
             if isinstance(last, bytes) and len(last) <= _SMALL:
-                chunks[-1] = last + header
+                chunks[-1] = last + chunk
                 return
-        chunks.append(header)
+        chunks.append(chunk)
