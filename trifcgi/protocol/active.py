@@ -27,11 +27,15 @@ _T = TypeVar("_T")
 class ByID(Generic[_T]):
     """Something for each request ID of a connection: mostly for one ID at a time, which takes no
     dictionary and no hash.
+
+    Attributes:
+        count: number of IDs for which there is something.
     """
 
-    __slots__ = ("_id", "_one", "_others")
+    __slots__ = ("_id", "_one", "_others", "count")
 
     def __init__(self) -> None:
+        self.count: i64 = 0
         self._id: i64 = 0  # that of the one; 0 where there is none
         self._one: _T | None = None
         self._others: dict[int, _T] | None = None
@@ -44,6 +48,7 @@ class ByID(Generic[_T]):
 
     def put(self, request_id: "i64", something: _T) -> None:
         """Keep something for an ID, not 0, for which there is nothing."""
+        self.count += 1
         if self._id == 0:
             self._id = request_id
             self._one = something
@@ -54,6 +59,7 @@ class ByID(Generic[_T]):
 
     def remove(self, request_id: "i64") -> None:
         """Keep nothing more for an ID for which there is something."""
+        self.count -= 1
         if request_id == self._id:
             self._id = 0
             self._one = None
@@ -63,11 +69,10 @@ class ByID(Generic[_T]):
                 self._others = None
 
     def __len__(self) -> int:
-        count = 0 if self._id == 0 else 1
-        return count if self._others is None else count + len(self._others)
+        return self.count
 
     def __bool__(self) -> bool:
-        return self._id != 0 or self._others is not None
+        return self.count != 0
 
     def values(self) -> list[_T]:
         """All of them, as they are now."""

@@ -115,6 +115,8 @@ class Connection:
     """
 
     __slots__ = (
+        "_application",
+        "_between",
         "_budget",
         "_collector",
         "_ended",
@@ -147,16 +149,19 @@ class Connection:
         self._budget = ParamsBudget(max_params, max_params_total, max_pairs)
         self._collector: EventCollector | FrontEndIntake | None = None
         self._intake: PieceTaker
+        self._application: ApplicationIntake | None = None
         if self._is_application:
             if receiver is None:
                 self._collector = receiver = EventCollector()
-            self._intake = ApplicationIntake(
+            self._intake = self._application = ApplicationIntake(
                 self._requests, self._budget, self._output, values, receiver
             )
         else:
             self._collector = self._intake = FrontEndIntake(self._requests)
         self._failure: ProtocolError | None = None
         self._ended = False
+        # Whether nothing is wrong and the next byte begins a record: one look for most reads.
+        self._between = True
 
     # What both sides do
 
@@ -225,18 +230,25 @@ class Connection:
             ProtocolError: they are not FastCGI 1.0; the receiver was told what came ahead of it.
             LocalProtocolError: :meth:`receive_eof` was called before.
         """
+        if not isinstance(data, bytes):
+            data = bytes(data)
+        application = self._application
+        if self._between and application is not None and application.take_request(data):
+            return
         if self._failure is not None:
             raise ProtocolError(str(self._failure), self._failure.request_id)
         if self._ended:
             raise LocalProtocolError("bytes were received after the end of the connection")
         reader = self._reader
+        self._between = False
         try:
-            reader.read(data if isinstance(data, bytes) else bytes(data), self._intake)
+            reader.read(data, self._intake)
             if reader.failure is not None:
                 raise reader.failure
         except ProtocolError as failure:
             self._failure = failure
             raise
+        self._between = not reader.inside_record
 
     def receive_eof(self) -> list[Event]:
         """Take note that the peer sends nothing more; a second call gives no events.
@@ -246,6 +258,7 @@ class Connection:
         if self._ended:
             return []
         self._ended = True
+        self._between = False
         return [ConnectionEnded(self._reader.inside_record)]
 
     # Application side: what is sent

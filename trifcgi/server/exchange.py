@@ -19,7 +19,7 @@ from trifcgi.protocol.pairs import decode_pairs, find_value
 from trifcgi.request import Params, Request, StopSignal
 from trifcgi.served import Served
 from trifcgi.server import streams
-from trifcgi.server.body import Body
+from trifcgi.server.body import NO_BODY, Body
 from trifcgi.server.phase import Phase
 from trifcgi.server.stdout import Stdout
 from trifcgi.server.streams import FULL, NOT_TAKEN, SENT, STRIDE
@@ -110,7 +110,6 @@ class Exchange(Served):
         "head",
         "id",
         "keep_connection",
-        "last_input",
         "may_be_head",
         "number",
         "phase",
@@ -134,8 +133,10 @@ class Exchange(Served):
         keep: bool,
         now: float,
         deadline: float,
+        body: Body,
     ) -> None:
-        super().__init__()
+        self.aborted_ = False
+        self.block = b""
         self.connection = connection
         self.number = number
         self.coroutine: Coroutine[Any, Any, Any] | None = None
@@ -151,7 +152,6 @@ class Exchange(Served):
         self.admitted = False
         self.aside: Any = None
         self.begun_at = now
-        self.last_input = now
         self.deadline = deadline
         self.cancel_at = math.inf
         self.phase = _PARAMS
@@ -160,7 +160,7 @@ class Exchange(Served):
         self.refused = False
         self.scope: trio.CancelScope | None = None
         self.scope_spent = False
-        self.body = Body()
+        self.body = body
         self._data: Body | None = None
         self._stdin_stream: streams.Input | None = None
         self._data_stream: streams.Input | None = None
@@ -222,6 +222,8 @@ class Exchange(Served):
     def stdin(self) -> streams.Input:
         stream = self._stdin_stream
         if stream is None:
+            if self.body is NO_BODY:
+                self.body = self._ended_body()
             stream = self._stdin_stream = streams.Input(self, self.body)
         return stream
 
@@ -276,9 +278,15 @@ class Exchange(Served):
     def data_body(self) -> Body:
         """The filter role's second body; whole from the start for the other roles."""
         if self._data is None:
-            self._data = Body()
-            self._data.ended = self.role is not _FILTER
+            self._data = Body() if self.role is _FILTER else self._ended_body()
         return self._data
+
+    def _ended_body(self) -> Body:
+        """One of which nothing comes, for a stream that somebody looks at."""
+        body = Body()
+        body.ended = True
+        body.closed = self.phase is _RESPONDED or self.phase is _ENDED
+        return body
 
     @property
     def nurseries(self) -> "list[trio.Nursery]":
@@ -368,7 +376,7 @@ class Exchange(Served):
                 return math.inf
             soonest = min(soonest, silent)
         elif self.reader is not None:
-            silent = max(self.last_input, self._reading_since) + read_timeout
+            silent = self._reading_since + read_timeout
             if silent <= now:
                 self.stop(_READ_TIMED_OUT)
             else:
@@ -568,8 +576,7 @@ class Exchange(Served):
             return
         self.phase = _RESPONDED
         self.connection.end_early(self)
-        self.body.close()
-        self.data_body.close()
+        self._close_bodies()
         self.input_arrived()
 
     def close_stdout(self) -> None:
@@ -582,6 +589,12 @@ class Exchange(Served):
             self.connection.end_stdout(self.id)
 
     # The end
+
+    def _close_bodies(self) -> None:
+        if self.body is not NO_BODY:
+            self.body.close()
+        if self._data is not None:
+            self._data.close()
 
     @property
     def method(self) -> bytes:
@@ -620,9 +633,7 @@ class Exchange(Served):
         self.task = None
         # They refer to this: a cycle would leave each request to the garbage collector.
         self._stdin_stream = self._data_stream = self._stdout = None
-        self.body.close()
-        if self._data is not None:
-            self._data.close()
+        self._close_bodies()
         self.input_arrived()
         if self.abort_event is not None and not self.abort_event.is_set():
             self.aborted_ = True

@@ -2,6 +2,8 @@
 
 from typing import Any, Final
 
+import trio
+
 from trifcgi.limits import Limits, Timeouts
 from trifcgi.observe.trace import Tracer
 from trifcgi.protocol.constants import Role
@@ -26,6 +28,8 @@ class State:
         running: requests running or queued now.
         taskless: how the handler serves requests without a task, if it does.
         reading: whether the poller goes through a batch of what is ready on sockets.
+        reading_since: when the last such batch began (trio clock): what came in one counts as
+            come together.
         waiting: the turns that have got requests in that batch.
         begun: requests begun so far.
         draining: whether a graceful stop has begun.
@@ -48,6 +52,7 @@ class State:
         "observers",
         "read_timeout",
         "reading",
+        "reading_since",
         "request_timeout",
         "roles",
         "running",
@@ -64,6 +69,7 @@ class State:
         self.roles = roles
         self.taskless: Any = None
         self.reading = False
+        self.reading_since = 0.0
         # Any: what is made of turns looks at this.
         self.waiting: list[Any] = []
         self.running = 0
@@ -77,6 +83,11 @@ class State:
         self.read_timeout: float = timeouts.read_timeout
         self.abort_grace: float = timeouts.abort_grace
         self.limit(limits)
+
+    def now(self) -> float:
+        """The trio clock, in seconds."""
+        clock = self.clock
+        return trio.current_time() if clock is None else clock.now()
 
     def limit(self, limits: Limits) -> None:
         """Take other limits from now on."""

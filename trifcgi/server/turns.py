@@ -287,9 +287,11 @@ class Turns:
         """
         if self.waking or self.driving or self.ended:
             return
-        if self._parked is not None:
+        place = self._parked
+        if place is not None:
             self.waking = True
-            self._wake_one(self._parked)
+            self._parked = self._others.pop() if self._others else None
+            _reschedule(place.task, WOKEN)
         elif self._begin is not None and (self.queue or self._connection.over):
             nursery = self._nursery
             if nursery is None and self.beside is None:
@@ -304,11 +306,9 @@ class Turns:
         self.ended = True
         self.queue.clear()
         while self._parked is not None:
-            self._wake_one(self._parked)
-
-    def _wake_one(self, place: Place) -> None:
-        self._parked = self._others.pop() if self._others else None
-        _reschedule(place.task, WOKEN)
+            place = self._parked
+            self._parked = self._others.pop() if self._others else None
+            _reschedule(place.task, WOKEN)
 
     def spare(self) -> int:
         """Number of tasks that wait."""
@@ -320,7 +320,9 @@ class Turns:
         """A task is about to wait."""
         self.waking = False
         self._taken = 0
-        self._connection.rest()
+        connection = self._connection
+        if not connection.settled:
+            connection.settle()
         if self._parked is not None:
             if self._others is None:
                 self._others = []
@@ -358,11 +360,27 @@ class Turns:
         Raises:
             BaseException: what the handler of :attr:`current` has raised.
         """
-        drivers = self._connection.state.drivers
+        state = self._connection.state
+        drivers = state.drivers
+        queue = self.queue
         while True:
-            self.current = exchange = self._next(scope, task)
-            if exchange is None:
+            if not queue or self._taken >= _SLICE:
+                self.current = None
                 return self._after_all(stays)
+            self._taken += 1
+            self.current = exchange = queue.pop(0)
+            # One that was begun without a task and is stopped is no longer here.
+            if exchange.reason is not None and exchange.aside is None:
+                self.stopped(exchange)
+                continue
+            # This task looks at the queue again when the handler has returned.
+            self.waking = False
+            exchange.scope = scope
+            exchange.task = task
+            if exchange.phase is _QUEUED:
+                exchange.phase = _RUNNING
+                if state.observers.started:
+                    state.observers.request_started(exchange)
             coroutine = handler(exchange)
             if type(coroutine) is not _coroutine_type:
                 coroutine = _awaiting(coroutine)
@@ -386,7 +404,8 @@ class Turns:
                 self.run = run
                 self.trap = trap
                 return SUSPENDED
-            self.keep(driver)
+            if len(drivers) < _MOST_DRIVERS:
+                drivers.append(driver)
             coroutine = trap = None
             scope_is = self.returned(exchange, app_status, task, within)
             if scope_is != GO_ON:
@@ -413,30 +432,6 @@ class Turns:
         # What it has found, if anything, is left to others for a moment.
         self.waking = False
         return what
-
-    def _next(self, scope: trio.CancelScope, task: trio.lowlevel.Task) -> Exchange | None:
-        """Take the next request: ``task`` is about to call its handler within ``scope``.
-
-        The task is about to look at the queue again when its handler has returned.
-
-        ``None`` where none is queued, or so many were taken since the last :meth:`rested` that
-        others have to have their turn.
-        """
-        queue = self.queue
-        while queue and self._taken < _SLICE:
-            self._taken += 1
-            exchange = queue.pop(0)
-            # One that was begun without a task and is stopped is no longer here.
-            if exchange.reason is None or exchange.aside is not None:
-                self.waking = False
-                exchange.scope = scope
-                exchange.task = task
-                if exchange.phase is _QUEUED:
-                    exchange.phase = _RUNNING
-                    self._connection.state.observers.request_started(exchange)
-                return exchange
-            self.stopped(exchange)
-        return None
 
     def let_go(self) -> Exchange | None:
         """Give :attr:`current` and forget it."""
