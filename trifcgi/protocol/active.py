@@ -36,7 +36,7 @@ class ByID(Generic[_T]):
 
     def __init__(self) -> None:
         self.count: i64 = 0
-        self._id: i64 = 0  # that of the one; 0 where there is none
+        self._id: i64 = 0  # that of the one, the first; 0 where there is none
         self._one: _T | None = None
         self._others: dict[int, _T] | None = None
 
@@ -48,11 +48,12 @@ class ByID(Generic[_T]):
 
     def put(self, request_id: "i64", something: _T) -> None:
         """Keep something for an ID, not 0, for which there is nothing."""
-        self.count += 1
-        if self._id == 0:
+        if self.count == 0:
+            self.count = 1
             self._id = request_id
             self._one = something
             return
+        self.count += 1
         if self._others is None:
             self._others = {}
         self._others[request_id] = something
@@ -143,8 +144,9 @@ class ParamsBudget:
         """Keep more bytes of a request's params; false when a limit forbids it, and then what was
         kept of them is gone.
         """
-        size: i64 = request.size + len(content)
-        total: i64 = self._size_total + len(content)
+        length: i64 = len(content)
+        size: i64 = request.size + length
+        total: i64 = self._size_total + length
         if size > self._max_params or total > self._max_params_total:
             self.refuse(request)
             return False

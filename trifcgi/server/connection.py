@@ -259,7 +259,7 @@ class Connection(Receiver):
     @property
     def over(self) -> bool:
         """Whether nothing is left to do on the wire but to close it."""
-        if self.exchanges:
+        if self.exchanges.count != 0:
             return self.turns.ended
         if self.handing_over and self.protocol.inside_record:
             # Half a record is no place to hand over at: its request is still ours.
@@ -362,7 +362,10 @@ class Connection(Receiver):
         exchange.take_params(block, pairs)
         refusal = admit(self.state, exchange)
         if refusal is None:
-            self.turns.add(exchange)
+            exchange.phase = _QUEUED
+            turns = self.turns
+            if not turns.ended:
+                turns.queue.append(exchange)
         else:
             # It ends ahead of the end of its body.
             exchange.body = Body()

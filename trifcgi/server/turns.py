@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import trio
 
 from trifcgi.server import ending
+from trifcgi.server.body import NO_BODY
 from trifcgi.server.driver import RETURNED, Returned, awaiting, drive
 from trifcgi.server.exchange import Exchange
 from trifcgi.server.phase import Phase
@@ -52,6 +53,9 @@ _MOST_DRIVERS: Final = 64
 _QUEUED: Final = Phase.QUEUED
 _RUNNING: Final = Phase.RUNNING
 
+# See innermost().
+_INNERMOST: Final = "_cancel_status"
+
 
 # What became of the scope that a handler ran in.
 GO_ON: Final = 0  # it serves the next request, too
@@ -78,7 +82,7 @@ def innermost(task: trio.lowlevel.Task) -> object:
     trio has no public word for it. Without this one a scope that a handler leaves open would
     hold the connection's next requests, and its deadline would end the server.
     """
-    return getattr(task, "_cancel_status", None)
+    return getattr(task, _INNERMOST, None)
 
 
 class _Woken:
@@ -125,6 +129,10 @@ class Beside:
     def __init__(self) -> None:
         self.scope = trio.CancelScope()
         self.ended = trio.Event()
+
+
+def _is_without_body(exchange: Exchange) -> bool:
+    return not exchange.awaits_input and not exchange.unread
 
 
 def new_driver() -> Any:
@@ -239,8 +247,7 @@ class Turns:
             if (
                 exchange.phase is _QUEUED  # and not one that has asked for a task
                 and exchange.reason is None
-                and not exchange.awaits_input
-                and not exchange.unread
+                and (exchange.body is NO_BODY or _is_without_body(exchange))
             ):
                 exchange.phase = _RUNNING
                 try:
@@ -471,7 +478,7 @@ class Turns:
         self.stepping = None
         self.waking = True
         ending.returned(exchange, app_status)
-        if innermost(task) is not within:
+        if getattr(task, _INNERMOST, None) is not within:
             return LEFT_OPEN
         return SPENT if exchange.scope_spent else GO_ON
 
