@@ -430,6 +430,8 @@ class Turns:
         connection.flush()
         if self.queue:
             what = BREATHE
+        elif stays and not (connection.closing or connection.lost or self.ended):
+            return PARK  # as nearly always: it is not over
         elif connection.over:
             what = FINISH
         elif not stays and self.spare() >= _SPARE_TASKS:
