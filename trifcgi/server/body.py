@@ -146,9 +146,9 @@ class Body:
 
 def _no_body() -> Body:
     body = Body()
-    body.ended = True
+    body.ended = body.closed = True
     return body
 
 
 NO_BODY: Final = _no_body()
-"""That of all requests that came without one: nothing is fed to it, and nobody closes it."""
+"""That of all requests that have come whole without one: nothing is fed to it."""

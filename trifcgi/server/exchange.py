@@ -223,7 +223,10 @@ class Exchange(Served):
         stream = self._stdin_stream
         if stream is None:
             if self.body is NO_BODY:
-                self.body = self._ended_body()
+                # Whoever looks at it may close it, and then it is closed.
+                self.body = Body()
+                self.body.ended = True
+                self.body.closed = self.phase is _RESPONDED or self.phase is _ENDED
             stream = self._stdin_stream = streams.Input(self, self.body)
         return stream
 
@@ -278,15 +281,9 @@ class Exchange(Served):
     def data_body(self) -> Body:
         """The filter role's second body; whole from the start for the other roles."""
         if self._data is None:
-            self._data = Body() if self.role is _FILTER else self._ended_body()
+            self._data = Body()
+            self._data.ended = self.role is not _FILTER
         return self._data
-
-    def _ended_body(self) -> Body:
-        """One of which nothing comes, for a stream that somebody looks at."""
-        body = Body()
-        body.ended = True
-        body.closed = self.phase is _RESPONDED or self.phase is _ENDED
-        return body
 
     @property
     def nurseries(self) -> "list[trio.Nursery]":
@@ -576,7 +573,8 @@ class Exchange(Served):
             return
         self.phase = _RESPONDED
         self.connection.end_early(self)
-        self._close_bodies()
+        self.body.close()
+        self.data_body.close()
         self.input_arrived()
 
     def close_stdout(self) -> None:
@@ -589,12 +587,6 @@ class Exchange(Served):
             self.connection.end_stdout(self.id)
 
     # The end
-
-    def _close_bodies(self) -> None:
-        if self.body is not NO_BODY:
-            self.body.close()
-        if self._data is not None:
-            self._data.close()
 
     @property
     def method(self) -> bytes:
@@ -633,7 +625,9 @@ class Exchange(Served):
         self.task = None
         # They refer to this: a cycle would leave each request to the garbage collector.
         self._stdin_stream = self._data_stream = self._stdout = None
-        self._close_bodies()
+        self.body.close()
+        if self._data is not None:
+            self._data.close()
         self.input_arrived()
         if self.abort_event is not None and not self.abort_event.is_set():
             self.aborted_ = True

@@ -430,9 +430,7 @@ class Turns:
         connection.flush()
         if self.queue:
             what = BREATHE
-        elif stays and not (connection.closing or connection.lost or self.ended):
-            return PARK  # as nearly always: it is not over
-        elif connection.over:
+        elif (connection.closing or connection.lost or self.ended) and connection.over:
             what = FINISH
         elif not stays and self.spare() >= _SPARE_TASKS:
             what = LEAVE
