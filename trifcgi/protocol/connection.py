@@ -115,8 +115,7 @@ class Connection:
     """
 
     __slots__ = (
-        "_application",
-        "_between",
+        "_at_once",
         "_budget",
         "_collector",
         "_ended",
@@ -149,19 +148,18 @@ class Connection:
         self._budget = ParamsBudget(max_params, max_params_total, max_pairs)
         self._collector: EventCollector | FrontEndIntake | None = None
         self._intake: PieceTaker
-        self._application: ApplicationIntake | None = None
+        # Takes whole requests: while nothing is wrong and the next byte begins a record.
+        self._at_once: ApplicationIntake | None = None
         if self._is_application:
             if receiver is None:
                 self._collector = receiver = EventCollector()
-            self._intake = self._application = ApplicationIntake(
+            self._intake = self._at_once = ApplicationIntake(
                 self._requests, self._budget, self._output, values, receiver
             )
         else:
             self._collector = self._intake = FrontEndIntake(self._requests)
         self._failure: ProtocolError | None = None
         self._ended = False
-        # Whether nothing is wrong and the next byte begins a record: one look for most reads.
-        self._between = True
 
     # What both sides do
 
@@ -232,23 +230,25 @@ class Connection:
         """
         if not isinstance(data, bytes):
             data = bytes(data)
-        application = self._application
-        if self._between and application is not None and application.take_request(data):
+        at_once = self._at_once
+        if at_once is not None and at_once.take_request(data):
             return
         if self._failure is not None:
             raise ProtocolError(str(self._failure), self._failure.request_id)
         if self._ended:
             raise LocalProtocolError("bytes were received after the end of the connection")
         reader = self._reader
-        self._between = False
+        intake = self._intake
+        self._at_once = None
         try:
-            reader.read(data, self._intake)
+            reader.read(data, intake)
             if reader.failure is not None:
                 raise reader.failure
         except ProtocolError as failure:
             self._failure = failure
             raise
-        self._between = not reader.inside_record
+        if isinstance(intake, ApplicationIntake) and not reader.inside_record:
+            self._at_once = intake
 
     def receive_eof(self) -> list[Event]:
         """Take note that the peer sends nothing more; a second call gives no events.
@@ -258,7 +258,7 @@ class Connection:
         if self._ended:
             return []
         self._ended = True
-        self._between = False
+        self._at_once = None
         return [ConnectionEnded(self._reader.inside_record)]
 
     # Application side: what is sent

@@ -326,18 +326,16 @@ class Connection(Receiver):
             self._refuse_at_begin(request_id, keep, _OVERLOADED)
             return None
         now = self.received_at
-        deadline = now + state.request_timeout
         state.begun = number = state.begun + 1
         if body is None:
             body = Body()
+        deadline = now + state.request_timeout
         exchange = Exchange(self, number, request_id, served, keep, now, deadline, body)
         exchanges.put(request_id, exchange)
         if request_id != 1 or exchanges.count > 1:
             # Only front ends that multiplex use another ID than 1.
             self.window.expect_others()
-        when = now + state.read_timeout
-        if deadline < when:
-            when = deadline
+        when = now + state.params_timeout
         if when < self.appointment:
             self.arm(when)
         return exchange

@@ -37,6 +37,7 @@ class State:
         drivers: those that wait for their next handler.
         clock: trio's; ``None`` before the data plane is entered.
         request_timeout, read_timeout, abort_grace: some of its timeouts (seconds).
+        params_timeout: the shorter one of the first two.
         tracer: is told all bytes that come and go, while there is one.
     """
 
@@ -50,6 +51,7 @@ class State:
         "max_body",
         "max_requests",
         "observers",
+        "params_timeout",
         "read_timeout",
         "reading",
         "reading_since",
@@ -81,6 +83,7 @@ class State:
         self.clock: Clock | None = None
         self.request_timeout: float = timeouts.request_timeout
         self.read_timeout: float = timeouts.read_timeout
+        self.params_timeout: float = min(timeouts.request_timeout, timeouts.read_timeout)
         self.abort_grace: float = timeouts.abort_grace
         self.limit(limits)
 
