@@ -100,7 +100,7 @@ _NO_MORE: Final = pack_header(_PARAMS, 1, 0) + pack_header(_STDIN, 1, 0)
 _PARAMS_AT: Final = 24
 _AROUND_PARAMS: Final = _PARAMS_AT + 16
 
-_BEGUN: Final = -1
+_BEGUN: Final = -1  # of a request: told to the receiver
 
 
 class ApplicationIntake(PieceTaker):

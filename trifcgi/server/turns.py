@@ -375,11 +375,12 @@ class Turns:
                 self.current = None
                 return self._after_all(stays)
             self._taken += 1
-            self.current = exchange = queue.pop(0)
+            exchange = queue.pop(0)
             # One that was begun without a task and is stopped is no longer here.
             if exchange.reason is not None and exchange.aside is None:
                 self.stopped(exchange)
                 continue
+            self.current = exchange
             # This task looks at the queue again when the handler has returned.
             self.waking = False
             exchange.scope = scope
