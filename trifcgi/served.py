@@ -19,9 +19,8 @@ class Served:
 
     __slots__ = ("aborted_", "block")
 
-    def __init__(self) -> None:
-        self.aborted_ = False
-        self.block = b""
+    aborted_: bool
+    block: bytes
 
     @property
     def stop_signal(self) -> "StopSignal":

@@ -144,8 +144,9 @@ class ParamsBudget:
         """Keep more bytes of a request's params; false when a limit forbids it, and then what was
         kept of them is gone.
         """
-        size: i64 = request.size + len(content)
-        total: i64 = self._size_total + len(content)
+        length: i64 = len(content)
+        size: i64 = request.size + length
+        total: i64 = self._size_total + length
         if size > self._max_params or total > self._max_params_total:
             self.refuse(request)
             return False

@@ -115,6 +115,7 @@ class Connection:
     """
 
     __slots__ = (
+        "_at_once",
         "_budget",
         "_collector",
         "_ended",
@@ -147,10 +148,12 @@ class Connection:
         self._budget = ParamsBudget(max_params, max_params_total, max_pairs)
         self._collector: EventCollector | FrontEndIntake | None = None
         self._intake: PieceTaker
+        # Takes whole requests: while nothing is wrong and the next byte begins a record.
+        self._at_once: ApplicationIntake | None = None
         if self._is_application:
             if receiver is None:
                 self._collector = receiver = EventCollector()
-            self._intake = ApplicationIntake(
+            self._intake = self._at_once = ApplicationIntake(
                 self._requests, self._budget, self._output, values, receiver
             )
         else:
@@ -229,18 +232,27 @@ class Connection:
             ProtocolError: they are not FastCGI 1.0; the receiver was told what came ahead of it.
             LocalProtocolError: :meth:`receive_eof` was called before.
         """
+        if not isinstance(data, bytes):
+            data = bytes(data)
+        at_once = self._at_once
+        if at_once is not None and at_once.take_request(data):
+            return
         if self._failure is not None:
             raise ProtocolError(str(self._failure), self._failure.request_id)
         if self._ended:
             raise LocalProtocolError("bytes were received after the end of the connection")
         reader = self._reader
+        intake = self._intake
+        self._at_once = None
         try:
-            reader.read(data if isinstance(data, bytes) else bytes(data), self._intake)
+            reader.read(data, intake)
             if reader.failure is not None:
                 raise reader.failure
         except ProtocolError as failure:
             self._failure = failure
             raise
+        if isinstance(intake, ApplicationIntake) and not reader.inside_record:
+            self._at_once = intake
 
     def receive_eof(self) -> list[Event]:
         """Take note that the peer sends nothing more; a second call gives no events.
@@ -250,6 +262,7 @@ class Connection:
         if self._ended:
             return []
         self._ended = True
+        self._at_once = None
         return [ConnectionEnded(self._reader.inside_record)]
 
     # Application side: what is sent

@@ -29,6 +29,7 @@ from trifcgi.protocol.receiver import Receiver
 from trifcgi.protocol.records import (
     PieceTaker,
     pack_begin_request,
+    pack_header,
     pack_record,
     pack_unknown_type,
     unpack_begin_request,
@@ -65,6 +66,8 @@ _UNKNOWN_TYPE: Final = int(RecordType.UNKNOWN_TYPE)
 
 _NAMES: Final = {int(record_type): record_type.name for record_type in RecordType}
 
+_RESPONDER: Final = int(Role.RESPONDER)
+_SENT: Final = int(FrontEndState.SENT)
 _OTHER_PARAMS: Final = int(FrontEndState.OTHER_PARAMS)
 _OTHER_STREAMS: Final = int(FrontEndState.OTHER_STREAMS)
 
@@ -89,6 +92,17 @@ def _read_begin(content: bytes) -> tuple[int, bool, int, int]:
     return role, bool(flags & KEEP_CONN), flags, _OTHER_PARAMS
 
 
+# A whole request without a body: what it begins with up to the length of its params, and what
+# it ends with behind them.
+_KEPT: Final = pack_begin_request(1, _RESPONDER, KEEP_CONN) + pack_header(_PARAMS, 1, 1)[:4]
+_NOT_KEPT: Final = pack_begin_request(1, _RESPONDER, 0) + pack_header(_PARAMS, 1, 1)[:4]
+_NO_MORE: Final = pack_header(_PARAMS, 1, 0) + pack_header(_STDIN, 1, 0)
+_PARAMS_AT: Final = 24
+_AROUND_PARAMS: Final = _PARAMS_AT + 16
+
+_BEGUN: Final = -1  # of a request: told to the receiver
+
+
 class ApplicationIntake(PieceTaker):
     """What the application receives from the front end: tells the receiver what records mean."""
 
@@ -107,6 +121,31 @@ class ApplicationIntake(PieceTaker):
         self._output = output
         self._values = values
         self._receiver = receiver
+
+    def take_request(self, data: bytes) -> bool:
+        """Take a responder's request that has come in one read and has no body, as nearly every
+        one, if that is all that ``data`` is and nothing is wrong with it.
+
+        Returns:
+            Whether it was. If not, nothing has happened: its records tell what it is.
+        """
+        if self._requests.count != 0:
+            return False
+        begin = data[:20]
+        kept = begin == _KEPT
+        if (not kept and begin != _NOT_KEPT) or data[-16:] != _NO_MORE:
+            return False
+        length: i64 = data[20] << 8 | data[21]
+        if length == 0 or length + data[22] + _AROUND_PARAMS != len(data):
+            return False
+        request = ActiveRequest(_SENT)
+        if self._budget.add(request, data[_PARAMS_AT : _PARAMS_AT + length]):
+            self._requests.put(1, request)
+            if self._finish_params(1, request, KEEP_CONN if kept else 0):
+                return True
+            self._requests.remove(1)
+            self._budget.release(request)
+        return False
 
     def take_piece(self, record_type: "i64", request_id: "i64", content: bytes) -> None:
         """Tell what it means.
@@ -163,7 +202,17 @@ class ApplicationIntake(PieceTaker):
                 self._budget.release(request)
             self._receiver.request_aborted(request_id)
 
-    def _finish_params(self, request_id: "i64", request: ActiveRequest) -> None:
+    def _finish_params(
+        self, request_id: "i64", request: ActiveRequest, flags: "i64" = _BEGUN
+    ) -> bool:
+        """Tell the receiver of a request's params, which are whole.
+
+        Args:
+            request_id: whose.
+            request: what is known of it.
+            flags: of a whole request of which the receiver knows nothing yet: it is told of all
+                at once, and of nothing (false) where something is wrong with the params.
+        """
         block = request.block
         if not isinstance(block, bytes):
             block = bytes(block)
@@ -176,11 +225,19 @@ class ApplicationIntake(PieceTaker):
                 pairs = self._budget.decode(request, block)
                 within = pairs is not None
         except ProtocolError as error:
+            if flags != _BEGUN:
+                return False
             raise ProtocolError(f"params of request {request_id}: {error}", request_id) from error
-        if within:
+        if flags != _BEGUN:
+            if within:
+                self._receiver.request_received(
+                    request_id, _RESPONDER, flags == KEEP_CONN, flags, block, pairs
+                )
+        elif within:
             self._receiver.params_received(request_id, block, pairs)
         else:
             self._receiver.params_too_large(request_id)
+        return within
 
     def _answer_management_record(self, record_type: "i64", content: bytes) -> None:
         if record_type == _UNKNOWN_TYPE:

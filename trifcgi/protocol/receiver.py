@@ -47,6 +47,23 @@ class Receiver:
         """See :class:`~trifcgi.protocol.RequestBegun`. ``role`` is a number here."""
         raise NotImplementedError
 
+    def request_received(
+        self,
+        request_id: "i64",
+        role: "i64",
+        keep_connection: bool,
+        flags: "i64",
+        block: bytes,
+        pairs: list[tuple[bytes, bytes]] | None,
+    ) -> None:
+        """A request has come at once and has no body: stands for :meth:`request_begun`,
+        :meth:`params_received` and :meth:`stdin_ended`. A receiver that ends requests in one of
+        these leaves out what follows.
+        """
+        self.request_begun(request_id, role, keep_connection, flags)
+        self.params_received(request_id, block, pairs)
+        self.stdin_ended(request_id)
+
     def params_received(
         self, request_id: "i64", block: bytes, pairs: list[tuple[bytes, bytes]] | None
     ) -> None:

@@ -3,9 +3,9 @@
 import contextlib
 import tempfile
 from collections import deque
-from typing import IO
+from typing import IO, Final
 
-__all__ = ["SPOOL_LIMIT", "WINDOW", "Body"]
+__all__ = ["NO_BODY", "SPOOL_LIMIT", "WINDOW", "Body"]
 
 WINDOW = 256 * 1024
 """Bytes of an unread body that are held in memory. A connection with one request on it is
@@ -143,3 +143,13 @@ class Body:
         self._spool_read = self._spool_written = 0
         with contextlib.suppress(OSError):  # a full disk shows once more; nobody wants the rest
             spool.close()
+
+
+def _no_body() -> Body:
+    body = Body()
+    body.ended = body.closed = True
+    return body
+
+
+NO_BODY: Final = _no_body()
+"""That of all requests that have come whole without one: nothing is fed to it."""

@@ -25,7 +25,7 @@ from trifcgi.protocol.framing import Output
 from trifcgi.protocol.receiver import Receiver
 from trifcgi.server import ending
 from trifcgi.server.admission import admit
-from trifcgi.server.body import Body
+from trifcgi.server.body import NO_BODY, Body
 from trifcgi.server.exchange import Exchange
 from trifcgi.server.phase import Phase
 from trifcgi.server.state import State
@@ -264,7 +264,7 @@ class Connection(Receiver):
     @property
     def over(self) -> bool:
         """Whether nothing is left to do on the wire but to close it."""
-        if self.exchanges:
+        if self.exchanges.count != 0:
             return self.turns.ended
         if self.handing_over and self.protocol.inside_record:
             # Half a record is no place to hand over at: its request is still ours.
@@ -284,57 +284,95 @@ class Connection(Receiver):
 
     def bytes_received(self, data: bytes) -> None:
         """Bytes have come from the wire."""
-        self.received_at = self.now()
-        if self.state.tracer is not None:
-            self.state.tracer.received(self, data)
+        state = self.state
+        self.received_at = state.reading_since if state.reading else self.now()
+        if state.tracer is not None:
+            state.tracer.received(self, data)
         try:
             self.protocol.deliver(data)
         except ProtocolError as error:
             self._abandon(str(error))
             return
         turns = self.turns
-        if turns.queue and self.state.taskless is not None:
+        queue = turns.queue
+        if queue and state.taskless is not None:
             turns.offer()
-        if turns.queue:
-            if self.state.reading:
-                self.state.waiting.append(turns)
+        if queue:
+            if state.reading:
+                state.waiting.append(turns)
             else:
                 turns.wake()
-        elif self._output.size and not self.turns.driving:
+        elif self._output.size and not turns.driving:
             self.flush()
-        if not self.exchanges and self.protocol.inside_record:
+        if self.exchanges.count == 0 and self.protocol.inside_record:
             self.idle_since = self.received_at
-            self.arm(self.idle_since + self.state.read_timeout)
+            self.arm(self.idle_since + state.read_timeout)
 
     # What the records mean; see Receiver
 
     def request_begun(
         self, request_id: "i64", role: "i64", keep_connection: bool, flags: "i64"
     ) -> None:
+        self._begin(request_id, role, keep_connection, None)
+
+    def _begin(
+        self, request_id: "i64", role: "i64", keep: bool, body: Body | None
+    ) -> Exchange | None:
+        """Make an exchange for a request whose ``body`` is known, if it is; ``None`` where it
+        cannot be taken on, and has ended.
+        """
         state = self.state
+        exchanges = self.exchanges
         served = state.roles.get(role)
         if served is None:
-            self.protocol.end_request(request_id, 0, _UNKNOWN_ROLE)
-            self._refused_at_begin(keep_connection)
-            return
-        if len(self.exchanges) >= state.max_requests + _MAX_BEGUN:
-            self.protocol.end_request(request_id, 0, _OVERLOADED)
-            self._refused_at_begin(keep_connection)
-            return
+            self._refuse_at_begin(request_id, keep, _UNKNOWN_ROLE)
+            return None
+        if exchanges.count >= state.max_requests + _MAX_BEGUN:
+            self._refuse_at_begin(request_id, keep, _OVERLOADED)
+            return None
         now = self.received_at
+        state.begun = number = state.begun + 1
+        if body is None:
+            body = Body()
         deadline = now + state.request_timeout
-        state.begun += 1
-        exchange = Exchange(self, state.begun, request_id, served, keep_connection, now, deadline)
-        self.exchanges.put(request_id, exchange)
-        if request_id != 1 or len(self.exchanges) > 1:
+        exchange = Exchange(self, number, request_id, served, keep, now, deadline, body)
+        exchanges.put(request_id, exchange)
+        if request_id != 1 or exchanges.count > 1:
             # Only front ends that multiplex use another ID than 1.
             self.window.expect_others()
-        when = now + state.read_timeout
-        self.arm(deadline if deadline < when else when)  # noqa: FURB136 - no call where it counts
+        when = now + state.params_timeout
+        if when < self.appointment:
+            self.arm(when)
+        return exchange
 
-    def _refused_at_begin(self, keep: bool) -> None:
+    def _refuse_at_begin(self, request_id: "i64", keep: bool, protocol_status: int) -> None:
+        self.protocol.end_request(request_id, 0, protocol_status)
         if not keep and not self.exchanges:
             self.close("refused")
+
+    def request_received(
+        self,
+        request_id: "i64",
+        role: "i64",
+        keep_connection: bool,
+        flags: "i64",
+        block: bytes,
+        pairs: list[tuple[bytes, bytes]] | None,
+    ) -> None:
+        exchange = self._begin(request_id, role, keep_connection, NO_BODY)
+        if exchange is None:
+            return
+        exchange.take_params(block, pairs)
+        refusal = admit(self.state, exchange)
+        if refusal is None:
+            exchange.phase = _QUEUED
+            turns = self.turns
+            if not turns.ended:
+                turns.queue.append(exchange)
+        else:
+            # It ends ahead of the end of its body.
+            exchange.body = Body()
+            ending.refuse(exchange, refusal)
 
     def params_received(
         self, request_id: "i64", block: bytes, pairs: list[tuple[bytes, bytes]] | None
@@ -373,7 +411,6 @@ class Connection(Receiver):
             self._body_received(exchange, exchange.data_body, data)
 
     def _body_received(self, exchange: Exchange, body: Body, data: bytes) -> None:
-        exchange.last_input = self.received_at
         self.in_body = True
         limit = self.state.max_body
         if limit >= 0 and exchange.received + len(data) > limit:

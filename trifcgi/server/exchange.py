@@ -19,7 +19,7 @@ from trifcgi.protocol.pairs import decode_pairs, find_value
 from trifcgi.request import Params, Request, StopSignal
 from trifcgi.served import Served
 from trifcgi.server import streams
-from trifcgi.server.body import Body
+from trifcgi.server.body import NO_BODY, Body
 from trifcgi.server.phase import Phase
 from trifcgi.server.stdout import Stdout
 from trifcgi.server.streams import FULL, NOT_TAKEN, SENT, STRIDE
@@ -110,7 +110,6 @@ class Exchange(Served):
         "head",
         "id",
         "keep_connection",
-        "last_input",
         "may_be_head",
         "number",
         "phase",
@@ -134,8 +133,10 @@ class Exchange(Served):
         keep: bool,
         now: float,
         deadline: float,
+        body: Body,
     ) -> None:
-        super().__init__()
+        self.aborted_ = False
+        self.block = b""
         self.connection = connection
         self.number = number
         self.coroutine: Coroutine[Any, Any, Any] | None = None
@@ -151,7 +152,6 @@ class Exchange(Served):
         self.admitted = False
         self.aside: Any = None
         self.begun_at = now
-        self.last_input = now
         self.deadline = deadline
         self.cancel_at = math.inf
         self.phase = _PARAMS
@@ -160,7 +160,7 @@ class Exchange(Served):
         self.refused = False
         self.scope: trio.CancelScope | None = None
         self.scope_spent = False
-        self.body = Body()
+        self.body = body
         self._data: Body | None = None
         self._stdin_stream: streams.Input | None = None
         self._data_stream: streams.Input | None = None
@@ -222,6 +222,11 @@ class Exchange(Served):
     def stdin(self) -> streams.Input:
         stream = self._stdin_stream
         if stream is None:
+            if self.body is NO_BODY:
+                # Whoever looks at it may close it, and then it is closed.
+                self.body = Body()
+                self.body.ended = True
+                self.body.closed = self.phase is _RESPONDED or self.phase is _ENDED
             stream = self._stdin_stream = streams.Input(self, self.body)
         return stream
 
@@ -369,7 +374,7 @@ class Exchange(Served):
                 return math.inf
             soonest = min(soonest, silent)
         elif self.reader is not None:
-            silent = max(self.last_input, self._reading_since) + read_timeout
+            silent = self._reading_since + read_timeout
             if silent <= now:
                 self.stop(_READ_TIMED_OUT)
             else:
@@ -401,7 +406,8 @@ class Exchange(Served):
         connection.end_whole(self, head, b"" if bodyless else body)
         if not connection.turns.driving:
             connection.flush()
-        self._close_input()
+        if not self.body.closed or self._data is not None or self.reader is not None:
+            self._close_input()
         return True
 
     def answer(self, head: bytes, body: bytes, bodyless: bool) -> bool:
@@ -582,7 +588,8 @@ class Exchange(Served):
         connection.end(self, 0)
         if not connection.turns.driving:
             connection.flush()
-        self._close_input()
+        if not self.body.closed or self._data is not None or self.reader is not None:
+            self._close_input()
 
     def _close_input(self) -> None:
         """Nobody is to read any more."""

@@ -20,9 +20,13 @@ _IN_BLOCK: Final[Mapping[bytes, bytes]] = {}
 
 
 class Observers:
-    """Calls the hooks that instruments override. One that raises is logged and switched off."""
+    """Calls the hooks that instruments override. One that raises is logged and switched off.
 
-    __slots__ = ("_closed", "_ended", "_opened", "_recorders", "_recording", "_started")
+    Attributes:
+        started: those for the start of a request.
+    """
+
+    __slots__ = ("_closed", "_ended", "_opened", "_recorders", "_recording", "started")
 
     def __init__(self, instruments: Iterable[Instrument]) -> None:
         everyone = list(instruments)
@@ -31,7 +35,7 @@ class Observers:
         # A request must not pay for hooks that nobody has.
         self._opened = _overridden(everyone, "connection_opened")
         self._closed = _overridden(everyone, "connection_closed")
-        self._started = _overridden(everyone, "request_started")
+        self.started = _overridden(everyone, "request_started")
         hooked = [each for each in everyone if _recorder_of(each) is None]
         self._ended = _overridden(hooked, "request_ended")
 
@@ -47,9 +51,8 @@ class Observers:
 
     def request_started(self, exchange: "Exchange") -> None:
         """Pass on to :meth:`Instrument.request_started`."""
-        if self._started:
-            for hook in self._started:
-                self._call(hook, exchange)
+        for hook in self.started:
+            self._call(hook, exchange)
 
     def request_ended(self, exchange: "Exchange", app_status: int, now: float) -> None:
         """Tell the recorders, and pass on to :meth:`Instrument.request_ended`."""
@@ -100,7 +103,7 @@ class Observers:
         self._recorders = _recorders_of(self._recording)
         self._opened = _without(self._opened, instrument)
         self._closed = _without(self._closed, instrument)
-        self._started = _without(self._started, instrument)
+        self.started = _without(self.started, instrument)
         self._ended = _without(self._ended, instrument)
 
 

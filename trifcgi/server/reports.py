@@ -30,6 +30,7 @@ def report(batch: list[tuple[int, int]], watchers: dict[int, Watcher], state: St
     processor's cache.
     """
     state.reading = True
+    state.reading_since = state.now()
     for fd, events in batch:
         watcher = watchers.get(fd)
         if watcher is None:

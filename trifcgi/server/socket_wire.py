@@ -32,6 +32,7 @@ _ERR: Final[int] = getattr(select, "EPOLLERR", 8)
 _HUP: Final[int] = getattr(select, "EPOLLHUP", 16)
 _RDHUP: Final[int] = getattr(select, "EPOLLRDHUP", 0x2000)
 _GONE: Final[int] = _RDHUP | _HUP | _ERR
+_INPUT: Final[int] = _IN | _GONE  # what a read tells more about
 _CORK: Final[int] = getattr(socket, "TCP_CORK", socket.TCP_NODELAY)
 
 
@@ -74,7 +75,7 @@ class SocketWire(Wire):
         self._interest = _IN | _RDHUP
         # A front end sends as soon as it has connected: mostly the first request is here, and
         # one that is alone on its connection is over before there was anything to wait for.
-        self._receive(0)
+        self.ready(_IN)
 
     def watch(self) -> None:
         if not self._watched and self._fd >= 0:
@@ -93,26 +94,23 @@ class SocketWire(Wire):
         """The poller has seen ``events`` on the socket."""
         if self._paused and self._interest & _IN:
             self._watch(self._interest & ~_IN)
-        if self._interest & _IN and events & (_IN | _GONE):
-            self._receive(events)
+        if self._interest & _IN and events & _INPUT:
+            connection = self._connection
+            try:
+                data = _read(self._fd, READ_BODY if connection.in_body else READ)
+            except (BlockingIOError, InterruptedError):
+                pass
+            except OSError as error:
+                self._hung_up(error)
+            else:
+                if not data:
+                    self._hung_up(None)
+                elif self._lingering is None and not self._half_closed:
+                    connection.bytes_received(data)
         elif events & _GONE:
             self._hung_up(None)
         if events & _OUT and self._fd >= 0 and self._interest & _OUT:
             self._continue()
-
-    def _receive(self, events: int) -> None:
-        connection = self._connection
-        try:
-            data = _read(self._fd, READ_BODY if connection.in_body else READ)
-        except (BlockingIOError, InterruptedError):
-            return
-        except OSError as error:
-            self._hung_up(error)
-            return
-        if not data:
-            self._hung_up(None)
-        elif self._lingering is None and not self._half_closed:
-            connection.bytes_received(data)
 
     def _hung_up(self, error: OSError | None) -> None:
         # A level-triggered hang-up would be reported for ever.

@@ -2,6 +2,8 @@
 
 from typing import Any, Final
 
+import trio
+
 from trifcgi.limits import Limits, Timeouts
 from trifcgi.observe.trace import Tracer
 from trifcgi.protocol.constants import Role
@@ -26,6 +28,8 @@ class State:
         running: requests running or queued now.
         taskless: how the handler serves requests without a task, if it does.
         reading: whether the poller goes through a batch of what is ready on sockets.
+        reading_since: when the last such batch began (trio clock): what came in one counts as
+            come together.
         waiting: the turns that have got requests in that batch.
         begun: requests begun so far.
         draining: whether a graceful stop has begun.
@@ -33,6 +37,7 @@ class State:
         drivers: those that wait for their next handler.
         clock: trio's; ``None`` before the data plane is entered.
         request_timeout, read_timeout, abort_grace: some of its timeouts (seconds).
+        params_timeout: the shorter one of the first two.
         tracer: is told all bytes that come and go, while there is one.
     """
 
@@ -46,8 +51,10 @@ class State:
         "max_body",
         "max_requests",
         "observers",
+        "params_timeout",
         "read_timeout",
         "reading",
+        "reading_since",
         "request_timeout",
         "roles",
         "running",
@@ -64,6 +71,7 @@ class State:
         self.roles = roles
         self.taskless: Any = None
         self.reading = False
+        self.reading_since = 0.0
         # Any: what is made of turns looks at this.
         self.waiting: list[Any] = []
         self.running = 0
@@ -75,8 +83,14 @@ class State:
         self.clock: Clock | None = None
         self.request_timeout: float = timeouts.request_timeout
         self.read_timeout: float = timeouts.read_timeout
+        self.params_timeout: float = min(timeouts.request_timeout, timeouts.read_timeout)
         self.abort_grace: float = timeouts.abort_grace
         self.limit(limits)
+
+    def now(self) -> float:
+        """The trio clock, in seconds."""
+        clock = self.clock
+        return trio.current_time() if clock is None else clock.now()
 
     def limit(self, limits: Limits) -> None:
         """Take other limits from now on."""

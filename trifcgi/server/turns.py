@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import trio
 
 from trifcgi.server import ending
+from trifcgi.server.body import NO_BODY
 from trifcgi.server.driver import RETURNED, Returned, awaiting, drive
 from trifcgi.server.exchange import Exchange
 from trifcgi.server.phase import Phase
@@ -53,6 +54,9 @@ _QUEUED: Final = Phase.QUEUED
 _RUNNING: Final = Phase.RUNNING
 _RESPONDED: Final = Phase.RESPONDED
 
+# See innermost().
+_INNERMOST: Final = "_cancel_status"
+
 
 # What became of the scope that a handler ran in.
 GO_ON: Final = 0  # it serves the next request, too
@@ -79,7 +83,7 @@ def innermost(task: trio.lowlevel.Task) -> object:
     trio has no public word for it. Without this one a scope that a handler leaves open would
     hold the connection's next requests, and its deadline would end the server.
     """
-    return getattr(task, "_cancel_status", None)
+    return getattr(task, _INNERMOST, None)
 
 
 class _Woken:
@@ -126,6 +130,10 @@ class Beside:
     def __init__(self) -> None:
         self.scope = trio.CancelScope()
         self.ended = trio.Event()
+
+
+def _is_without_body(exchange: Exchange) -> bool:
+    return not exchange.awaits_input and not exchange.unread
 
 
 def new_driver() -> Any:
@@ -240,8 +248,7 @@ class Turns:
             if (
                 exchange.phase is _QUEUED  # and not one that has asked for a task
                 and exchange.reason is None
-                and not exchange.awaits_input
-                and not exchange.unread
+                and (exchange.body is NO_BODY or _is_without_body(exchange))
             ):
                 exchange.phase = _RUNNING
                 try:
@@ -288,9 +295,11 @@ class Turns:
         """
         if self.waking or self.driving or self.ended:
             return
-        if self._parked is not None:
+        place = self._parked
+        if place is not None:
             self.waking = True
-            self._wake_one(self._parked)
+            self._parked = self._others.pop() if self._others else None
+            _reschedule(place.task, WOKEN)
         elif self._begin is not None and (self.queue or self._connection.over):
             nursery = self._nursery
             if nursery is None and self.beside is None:
@@ -305,11 +314,9 @@ class Turns:
         self.ended = True
         self.queue.clear()
         while self._parked is not None:
-            self._wake_one(self._parked)
-
-    def _wake_one(self, place: Place) -> None:
-        self._parked = self._others.pop() if self._others else None
-        _reschedule(place.task, WOKEN)
+            place = self._parked
+            self._parked = self._others.pop() if self._others else None
+            _reschedule(place.task, WOKEN)
 
     def spare(self) -> int:
         """Number of tasks that wait."""
@@ -361,11 +368,28 @@ class Turns:
         Raises:
             BaseException: what the handler of :attr:`current` has raised.
         """
-        drivers = self._connection.state.drivers
+        state = self._connection.state
+        drivers = state.drivers
+        queue = self.queue
         while True:
-            self.current = exchange = self._next(scope, task)
-            if exchange is None:
+            if not queue or self._taken >= _SLICE:
+                self.current = None
                 return self._after_all(stays)
+            self._taken += 1
+            exchange = queue.pop(0)
+            # One that was begun without a task and is stopped is no longer here.
+            if exchange.reason is not None and exchange.aside is None:
+                self.stopped(exchange)
+                continue
+            self.current = exchange
+            # This task looks at the queue again when the handler has returned.
+            self.waking = False
+            exchange.scope = scope
+            exchange.task = task
+            if exchange.phase is _QUEUED:
+                exchange.phase = _RUNNING
+                if state.observers.started:
+                    state.observers.request_started(exchange)
             coroutine = handler(exchange)
             if type(coroutine) is not _coroutine_type:
                 coroutine = _awaiting(coroutine)
@@ -389,7 +413,8 @@ class Turns:
                 self.run = run
                 self.trap = trap
                 return SUSPENDED
-            self.keep(driver)
+            if len(drivers) < _MOST_DRIVERS:
+                drivers.append(driver)
             coroutine = trap = None
             scope_is = self.returned(exchange, app_status, task, within)
             if scope_is != GO_ON:
@@ -416,30 +441,6 @@ class Turns:
         # What it has found, if anything, is left to others for a moment.
         self.waking = False
         return what
-
-    def _next(self, scope: trio.CancelScope, task: trio.lowlevel.Task) -> Exchange | None:
-        """Take the next request: ``task`` is about to call its handler within ``scope``.
-
-        The task is about to look at the queue again when its handler has returned.
-
-        ``None`` where none is queued, or so many were taken since the last :meth:`rested` that
-        others have to have their turn.
-        """
-        queue = self.queue
-        while queue and self._taken < _SLICE:
-            self._taken += 1
-            exchange = queue.pop(0)
-            # One that was begun without a task and is stopped is no longer here.
-            if exchange.reason is None or exchange.aside is not None:
-                self.waking = False
-                exchange.scope = scope
-                exchange.task = task
-                if exchange.phase is _QUEUED:
-                    exchange.phase = _RUNNING
-                    self._connection.state.observers.request_started(exchange)
-                return exchange
-            self.stopped(exchange)
-        return None
 
     def let_go(self) -> Exchange | None:
         """Give :attr:`current` and forget it."""
@@ -482,7 +483,7 @@ class Turns:
             self._connection.release(exchange)
         else:
             ending.returned(exchange, app_status)
-        if innermost(task) is not within:
+        if getattr(task, _INNERMOST, None) is not within:
             return LEFT_OPEN
         return SPENT if exchange.scope_spent else GO_ON
 
