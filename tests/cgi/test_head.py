@@ -3,6 +3,7 @@
 import contextlib
 import re
 from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import pytest
 from hypothesis import given
@@ -460,11 +461,50 @@ def test_the_usual_way_is_for_what_is_usual() -> None:
         assert usual_head(200, odd) is None
 
 
+class Pair(NamedTuple):
+    name: bytes
+    value: bytes
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        bytearray(b"text/plain"),
+        memoryview(b"text/plain"),
+        "text/plain",
+        [b"content-type", b"text/plain"],
+        (b"content-type", b"text/plain", b""),
+    ],
+    ids=repr,
+)
+def test_what_only_equals_the_last_headers_is_looked_at_like_any_other(odd: Any) -> None:
+    length = (b"content-length", b"13")
+    last = usual_head(200, [(b"content-type", b"text/plain"), length])
+    assert last is usual_head(200, [(b"content-type", b"text/plain"), length])
+    pair = odd if isinstance(odd, (tuple, list)) else (b"content-type", odd)
+    assert usual_head(200, [pair, length]) is None
+    named = usual_head(200, [Pair(b"content-type", b"text/plain"), length])
+    assert named is None or (last is not None and named.data == last.data)
+    assert usual_head(200, [(b"content-type", b"text/plain")]) is not last
+    assert usual_head(404, [(b"content-type", b"text/plain"), length]) is not last
+
+
+def test_headers_that_change_after_their_head_was_made_do_not_change_what_is_known() -> None:
+    headers = [TEXT]
+    first = usual_head(200, headers)
+    headers.append((b"x-own", b"1"))
+    assert usual_head(200, [TEXT]) is first
+    other = usual_head(200, headers)
+    assert other is not None
+    assert other.data == encode_head(200, headers)
+
+
 def test_nothing_of_a_client_is_kept_of_a_head() -> None:
     usual_head(200, [(b"set-cookie", b"session=secret"), (b"content-type", b"text/plain")])
     kept = [(line.value, line.whole) for line in _heads.last.lines]
     assert kept == [(None, b""), (b"text/plain", b"content-type: text/plain\r\n")]
     assert _heads.last.head is None
+    assert _heads.last.pairs == []
 
 
 def test_a_header_without_a_name_is_refused_whatever_came_before() -> None:
