@@ -2,6 +2,8 @@
 
 from typing import TYPE_CHECKING
 
+from trifcgi.cgi.reading import Reading
+
 if TYPE_CHECKING:
     from trifcgi.request import StopSignal
 
@@ -15,13 +17,15 @@ class Served:
     Attributes:
         aborted_: see :attr:`trifcgi.Request.aborted`.
         block: see :attr:`trifcgi.request.Request.block`.
+        reading: the same, read, where the handler wants that; it is the handler's to take.
     """
 
-    __slots__ = ("aborted_", "block")
+    __slots__ = ("aborted_", "block", "reading")
 
     def __init__(self) -> None:
         self.aborted_ = False
         self.block = b""
+        self.reading: Reading | None = None
 
     @property
     def stop_signal(self) -> "StopSignal":

@@ -361,4 +361,4 @@ def test_params_mean_the_same_as_pairs_and_as_they_came(pairs: list[tuple[bytes,
         | {name[5:].lower() for name, value in pairs if name == b"HTTP_COOKIE"}
     )
     assert names.count(b"cookie") <= 1
-    assert Meaning(pairs, wsgi=True).wsgi_environ() == as_they_came.wsgi_environ()
+    assert Meaning(pairs).wsgi_environ() == as_they_came.wsgi_environ()

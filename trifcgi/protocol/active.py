@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
-from trifcgi.protocol.pairs import count_pairs, decode_pairs
+from trifcgi.protocol.receiver import Receiver
 from trifcgi.protocol.states import (
     APPLICATION_STEPS,
     FRONT_END_STEPS,
@@ -156,36 +156,21 @@ class ParamsBudget:
             request.block += content
         return True
 
-    def count(self, request: ActiveRequest, block: bytes) -> bool:
+    def take(self, request: ActiveRequest, block: bytes, receiver: Receiver) -> bool:
         """Count the pairs of a request's params, which are complete; false when a limit forbids
         them. A block that was counted can be decoded without an error.
 
         Raises:
             ProtocolError: they end inside a pair.
         """
-        found: i64 = count_pairs(block, self._max_pairs)
-        if found > self._max_pairs or self._pairs_total + found > self._max_pairs_total:
+        most = self._max_pairs
+        found: i64 = receiver.take_params(block, most)
+        if found > most or self._pairs_total + found > self._max_pairs_total:
             self.refuse(request)
             return False
         request.pairs = found
         self._pairs_total += found
         return True
-
-    def decode(self, request: ActiveRequest, block: bytes) -> list[tuple[bytes, bytes]] | None:
-        """The pairs of a request's params, counted as :meth:`count` does it: in Python itself one
-        way through them is faster than two.
-        """
-        most = self._max_pairs
-        if len(block) > 2 * most and count_pairs(block, most) > most:
-            self.refuse(request)
-            return None
-        pairs = decode_pairs(block)
-        if self._pairs_total + len(pairs) > self._max_pairs_total:
-            self.refuse(request)
-            return None
-        request.pairs = len(pairs)
-        self._pairs_total += request.pairs
-        return pairs
 
     def refuse(self, request: ActiveRequest) -> None:
         """Forget the params of a request, those that are still to come included."""

@@ -24,7 +24,7 @@ from trifcgi.protocol.events import (
     ValuesReceived,
 )
 from trifcgi.protocol.framing import Output
-from trifcgi.protocol.pairs import COMPILED, decode_pairs, encode_pairs
+from trifcgi.protocol.pairs import decode_pairs, encode_pairs
 from trifcgi.protocol.receiver import Receiver
 from trifcgi.protocol.records import (
     PieceTaker,
@@ -168,17 +168,12 @@ class ApplicationIntake(PieceTaker):
         if not isinstance(block, bytes):
             block = bytes(block)
         request.block = b""
-        pairs: list[tuple[bytes, bytes]] | None = None
         try:
-            if COMPILED:
-                within = self._budget.count(request, block)
-            else:
-                pairs = self._budget.decode(request, block)
-                within = pairs is not None
+            within = self._budget.take(request, block, self._receiver)
         except ProtocolError as error:
             raise ProtocolError(f"params of request {request_id}: {error}", request_id) from error
         if within:
-            self._receiver.params_received(request_id, block, pairs)
+            self._receiver.params_received(request_id, block)
         else:
             self._receiver.params_too_large(request_id)
 

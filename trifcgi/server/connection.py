@@ -17,10 +17,12 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from trifcgi import protocol
+from trifcgi.cgi.reading import Reading, read_params
 from trifcgi.errors import ProtocolError
 from trifcgi.observe.instrument import StopReason
 from trifcgi.protocol.active import ByID
 from trifcgi.protocol.constants import ProtocolStatus, Role
+from trifcgi.protocol.pairs import count_pairs
 from trifcgi.protocol.receiver import Receiver
 from trifcgi.server import ending
 from trifcgi.server.admission import admit
@@ -91,6 +93,7 @@ class Connection(Receiver):
     __slots__ = (
         "_cut_at",
         "_input_left",
+        "_reading",
         "_trailing",
         "_writers",
         "appointment",
@@ -145,6 +148,7 @@ class Connection(Receiver):
         self.finishing = False
         self.handing_over = False
         self._input_left = False
+        self._reading: Reading | None = None
         self._writers: trio.lowlevel.ParkingLot | None = None
         self.nursery: trio.Nursery | None = None
         self._cut_at = math.inf
@@ -336,13 +340,19 @@ class Connection(Receiver):
         if not keep and not self.exchanges:
             self.close("refused")
 
-    def params_received(
-        self, request_id: "i64", block: bytes, pairs: list[tuple[bytes, bytes]] | None
-    ) -> None:
+    def take_params(self, block: bytes, most: "i64") -> "i64":
+        if not self.state.reads:
+            return count_pairs(block, most)
+        self._reading = reading = read_params(block, most)
+        return reading.count
+
+    def params_received(self, request_id: "i64", block: bytes) -> None:
+        reading, self._reading = self._reading, None
         exchange = self.exchanges.get(request_id)
         if exchange is None:
             return
-        exchange.take_params(block, pairs)
+        exchange.block = block
+        exchange.reading = reading
         if exchange.role is _AUTHORIZER:
             # lighttpd and mod_fcgid send no FCGI_STDIN to an authorizer (§6.3).
             exchange.body.ended = True
@@ -353,6 +363,7 @@ class Connection(Receiver):
             ending.refuse(exchange, refusal)
 
     def params_too_large(self, request_id: "i64") -> None:
+        self._reading = None
         exchange = self.exchanges.get(request_id)
         if exchange is None:
             return

@@ -198,13 +198,6 @@ class Exchange(Served):
             named = self._named = dict(self.pairs)
         return named
 
-    def take_params(self, block: bytes, pairs: list[tuple[bytes, bytes]] | None) -> None:
-        """The params are whole: one of the two is kept, the other made when it is asked for."""
-        if pairs is None:
-            self.block = block
-        else:
-            self._pairs = pairs
-
     def find_param(self, name: bytes) -> bytes | None:
         """One param's value."""
         if self._pairs is None:
@@ -618,6 +611,7 @@ class Exchange(Served):
         self.aside = None
         self.coroutine = None
         self.task = None
+        self.reading = None
         # They refer to this: a cycle would leave each request to the garbage collector.
         self._stdin_stream = self._data_stream = self._stdout = None
         self.body.close()

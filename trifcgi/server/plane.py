@@ -94,6 +94,7 @@ class DataPlane:
             MAX_REQS: b"%d" % limits.max_requests,
             MPXS_CONNS: b"1",
         }
+        self.state.reads = getattr(handler, "reader", None) is handler
         taskless = getattr(handler, "taskless", None)
         if isinstance(taskless, Taskless) and taskless.handler is handler:
             self.state.taskless = taskless

@@ -24,6 +24,7 @@ class State:
         max_requests: one of them.
         max_body: another; negative: none.
         running: requests running or queued now.
+        reads: whether the handler has params read as they come.
         taskless: how the handler serves requests without a task, if it does.
         reading: whether the poller goes through a batch of what is ready on sockets.
         waiting: the turns that have got requests in that batch.
@@ -48,6 +49,7 @@ class State:
         "observers",
         "read_timeout",
         "reading",
+        "reads",
         "request_timeout",
         "roles",
         "running",
@@ -62,6 +64,7 @@ class State:
     ) -> None:
         self.observers = observers
         self.roles = roles
+        self.reads = False
         self.taskless: Any = None
         self.reading = False
         # Any: what is made of turns looks at this.
