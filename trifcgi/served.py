@@ -17,7 +17,7 @@ class Served:
     Attributes:
         aborted_: see :attr:`trifcgi.Request.aborted`.
         block: see :attr:`trifcgi.request.Request.block`.
-        reading: the same, read, where the handler wants that; it is the handler's to take.
+        reading: the same, read, where the handler wants that; or ``None``.
     """
 
     __slots__ = ("aborted_", "block", "reading")

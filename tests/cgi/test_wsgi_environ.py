@@ -270,7 +270,7 @@ def test_what_is_known_again_is_bounded() -> None:
         block = encode_pairs([*many[:number], *GET, (b"X%d" % number, b"x"), *many[:number]])
         assert Meaning(block).server == Meaning(decode_pairs(block)).server
     assert 0 < len(leaves_in_memory()) <= known._MOST_LEAVES
-    assert len(steps_in_memory()) <= 1 + known._MOST_LEAVES * known._MOST_PARAMS
+    assert len(steps_in_memory()) <= 1 + known._MOST_STEPS + known._MOST_PARAMS
     assert max(map(len, runs_in_memory())) <= known._MOST_KEPT
 
 
@@ -327,7 +327,7 @@ def test_all_is_forgotten_from_time_to_time() -> None:
     for _ in range(ENOUGH):
         Meaning(block)
     assert leaves_in_memory()
-    known.memory.readings = known._FORGET_AFTER
+    known.memory.readings = known.FORGET_AFTER
     assert Meaning(block).method == "GET"
     assert not leaves_in_memory()
 

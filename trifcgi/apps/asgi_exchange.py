@@ -375,8 +375,6 @@ class Exchanges:
             reading = request.reading
             if reading is None:
                 reading = read_params(request.block, len(request.block))
-            else:
-                request.reading = None
         else:
             block, signal = request.block, request.stop_signal
             reading = read_params(block, len(block)) if block else read_pairs(request.pairs)

@@ -10,7 +10,6 @@ from trifcgi.apps.wsgi_files import FileWrapper
 from trifcgi.apps.wsgi_response import Response
 from trifcgi.apps.wsgi_streams import ErrorLog, Input
 from trifcgi.cgi.meaning import BadParams, Meaning
-from trifcgi.cgi.reading import Reading
 from trifcgi.request import Taskless
 from trifcgi.served import Served
 
@@ -57,9 +56,7 @@ class Call(Job):
     )
 
     def __init__(self, app: Any, request: Any, mount: str | None, owner: Any) -> None:
-        reading: Reading | None = None
-        if isinstance(request, Served):
-            reading, request.reading = request.reading, None
+        reading = request.reading if isinstance(request, Served) else None
         meaning = Meaning(reading or request.block or request.pairs, mount=mount)
         super().__init__(owner)
         self._app = app

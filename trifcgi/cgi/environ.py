@@ -30,12 +30,10 @@ _DECISIVE: Final = frozenset(
 def usual_environ(reading: Reading) -> dict[str, str] | None:
     """The environ of a request, where one like it has been kept."""
     leaf = reading.leaf
+    usual = None if leaf is None else leaf.environ
+    if leaf is None or usual is None:
+        return None
     found = reading.found
-    if leaf is None or found is None:
-        return None
-    usual = leaf.environ
-    if usual is None:
-        return None
     environ = usual.copy()
     for slot in leaf.entries:
         environ[slot.key] = found[slot.number].decode("latin-1")

@@ -13,13 +13,13 @@ anybody's stays behind. Of all other params it is the name that is known again.
 from typing import TYPE_CHECKING, Any, Final
 
 from trifcgi.cgi.names import COOKIE as COOKIE_HEADER
-from trifcgi.cgi.names import ENVIRON_NAMES, HEADER_NAMES, LearnedNames
+from trifcgi.cgi.names import LearnedNames, environ_name, header_name
 from trifcgi.protocol.pairs import long_lengths
 
 if TYPE_CHECKING:
     from mypy_extensions import i64
 
-__all__ = ["Leaf", "Memory", "Name", "Slot", "Step", "memory", "names"]
+__all__ = ["Known", "Leaf", "Memory", "Name", "Slot", "Step", "memory", "names"]
 
 _KNOWN_AGAIN: Final = frozenset(
     {
@@ -66,11 +66,12 @@ _MOST_KEPT: Final = 4096  # all such of one path
 _MOST_VALUES: Final = 6  # of one name
 _MOST_BESIDE: Final = 8  # steps, or leaves, in each other's place; the oldest make room
 _MOST_LEAVES: Final = 128
+_MOST_STEPS: Final = 1024
 
 # A block is learned when some were read that were not known, and all is forgotten from time to
 # time, as what comes most may have changed.
 _LEARN_EVERY: Final = 4
-_FORGET_AFTER: Final = 10_000
+FORGET_AFTER: Final = 10_000
 
 # Kinds of params, by what is made of them. First those that are asked for by name.
 OTHER: Final = 0
@@ -143,24 +144,29 @@ class Name:
         again: whether it says nothing of one client.
     """
 
-    __slots__ = ("_values", "again", "header", "key", "kind", "raw")
+    __slots__ = ("_values", "_varies", "again", "header", "key", "kind", "raw")
 
     def __init__(self, raw: bytes) -> None:
         self.raw = raw
         self.kind: i64 = _KINDS.get(raw, OTHER)
-        name = HEADER_NAMES[raw]
+        name = header_name(raw)
         if name is not None:
             self.kind = COOKIE if name is COOKIE_HEADER else HOST if name == b"host" else HEADER
         self.header = name or b""
-        self.key = None if self.kind in {SCRIPT_NAME, PATH_INFO} else ENVIRON_NAMES[raw]
+        self.key = None if self.kind in {SCRIPT_NAME, PATH_INFO} else environ_name(raw)
         self.again = raw in _KNOWN_AGAIN
+        # Cookies are counted, whatever is in them.
+        self._varies = self.kind == COOKIE
         self._values: list[bytes] = []
 
     def comes_again(self, value: bytes) -> bool:
         """Whether a value is one of the few that are kept with the name."""
+        if self._varies:
+            return False
         if not value:
-            return self.kind != COOKIE  # cookies are counted, whatever is in them
-        if not self.again or len(value) > _LONGEST:
+            return True
+        if not self.again:
+            self._varies = True
             return False
         if value in self._values:
             return True
@@ -173,96 +179,91 @@ class Name:
 names: Final = LearnedNames(Name)
 
 
-class Step:
-    """A param whose value varies, and what comes ahead of it.
-
-    Attributes:
-        lead: the params ahead of it, which are always the same, and the length of its name.
-        size: the length of that.
-        name: its name.
-        length: the length of that.
-        then: what may follow.
-        other: what may be in its place.
-        leaf: what may end the block behind it.
-    """
-
-    __slots__ = ("lead", "leaf", "length", "name", "other", "size", "then")
-
-    def __init__(self, lead: bytes, name: bytes, other: "Step | None" = None) -> None:
-        self.lead = lead
-        self.size: i64 = len(lead)
-        self.name = name
-        self.length: i64 = len(name)
-        self.then: Step | None = None
-        self.other = other
-        self.leaf: Leaf | None = None
-
-    def reach(self, lead: bytes, name: bytes) -> "Step":
-        """A step that follows, which may be new."""
-        step = self.then
-        number = 0
-        while step is not None:
-            if step.lead == lead and step.name == name:
-                return step
-            number += 1
-            if number == _MOST_BESIDE - 1:
-                step.other = None
-            step = step.other
-        self.then = step = Step(lead, name, self.then)
-        return step
-
-    def end(self, leaf: "Leaf") -> bool:
-        """Have a leaf, unless the same is there."""
-        number = 0
-        other = self.leaf
-        while other is not None:
-            if other.tail == leaf.tail:
-                return False
-            number += 1
-            if number == _MOST_BESIDE - 1:
-                other.other = None
-            other = other.other
-        leaf.other = self.leaf
-        self.leaf = leaf
-        return True
-
-
 class Slot:
     """Where a value that varies goes.
 
     Attributes:
         number: which one, in the order in which they come.
-        kind: the kind of its param.
+        place: where it goes in a list.
+        raw: the name of its param.
+        kind: the kind of that.
         header: the header's name, if it is one.
-        place: where among the headers it is.
         key: the key in a WSGI environ.
     """
 
-    __slots__ = ("header", "key", "kind", "number", "place")
+    __slots__ = ("header", "key", "kind", "number", "place", "raw")
 
     def __init__(self, number: "i64", name: Name, place: "i64") -> None:
         self.number: i64 = number
+        self.raw = name.raw
         self.kind: i64 = name.kind
         self.header = name.header
         self.place: i64 = place
         self.key = name.key or ""
 
 
-class Leaf:
-    """What blocks mean that are the same but for the values that vary.
+class Known:
+    """What blocks mean, or their beginnings, that are the same but for the values that vary.
 
     Attributes:
-        tail: the params behind the last one that varies.
-        size: the length of that.
-        other: what may be in its place.
         count: how many params there are.
         values: those that are asked for by name, by kind; of a repeated one the last.
         headers: the headers in order, as pairs, with something else where a value varies.
         cookies: how many of them are cookies.
         named: where values go that vary and are asked for by name.
         fields: where those go that are headers.
-        entries: where those go that a WSGI environ has.
         host: which value is that of HTTP_HOST; negative: it does not vary.
+    """
+
+    __slots__ = ("cookies", "count", "fields", "headers", "host", "named", "values")
+
+    def __init__(self) -> None:
+        self.count: i64 = 0
+        self.values: list[Any] = NOTHING.copy()
+        # Pairs of bytes; but compiled code takes a declared tuple apart whenever it passes.
+        self.headers: list[Any] = []
+        self.cookies: i64 = 0
+        self.named: list[Slot] = []
+        self.fields: list[Slot] = []
+        self.host: i64 = -1
+
+    def so_far(self) -> "Known":
+        """What is known now."""
+        known = Known()
+        known.count = self.count
+        known.values = self.values.copy()
+        known.headers = self.headers.copy()
+        known.cookies = self.cookies
+        known.named = self.named.copy()
+        known.fields = self.fields.copy()
+        known.host = self.host
+        return known
+
+    def fill(self, found: list[bytes]) -> list[Any]:
+        """The values by kind, with those that vary."""
+        values = self.values.copy()
+        for slot in self.named:
+            values[slot.kind] = found[slot.number]
+        return values
+
+    def fill_headers(self, found: list[bytes]) -> list[Any]:
+        """The headers, with those that vary."""
+        headers = self.headers.copy()
+        for slot in self.fields:
+            headers[slot.place] = (slot.header, found[slot.number])
+        return headers
+
+
+class Leaf(Known):
+    """What whole blocks mean.
+
+    Attributes:
+        tail: the params behind the last one that varies.
+        size: the length of that.
+        other: what may be in its place.
+        pairs: all params, with something else where a value varies.
+        varying: where those go.
+        entries: where those go that a WSGI environ has.
         steady: whether none varies that is not of the path, the query, the client or a header.
         apart: whether no key of a WSGI environ comes twice.
         scope: what an ASGI scope has in common with others, if the leaf is steady.
@@ -273,36 +274,26 @@ class Leaf:
     __slots__ = (
         "_keys",
         "apart",
-        "cookies",
-        "count",
         "entries",
         "environ",
-        "fields",
-        "headers",
-        "host",
-        "named",
         "other",
+        "pairs",
         "scope",
         "settled",
         "size",
         "steady",
         "tail",
-        "values",
+        "varying",
     )
 
     def __init__(self) -> None:
+        super().__init__()
         self.tail = b""
         self.size: i64 = 0
         self.other: Leaf | None = None
-        self.count: i64 = 0
-        self.values: list[Any] = NOTHING.copy()
-        # Pairs of bytes; but compiled code takes a declared tuple apart whenever it passes.
-        self.headers: list[Any] = []
-        self.cookies: i64 = 0
-        self.named: list[Slot] = []
-        self.fields: list[Slot] = []
+        self.pairs: list[Any] = []
+        self.varying: list[Slot] = []
         self.entries: list[Slot] = []
-        self.host: i64 = -1
         self.steady = True
         self.apart = True
         self._keys: set[str] = set()
@@ -318,6 +309,11 @@ class Leaf:
             value: its value; ``None``: it varies.
             number: which of those it is.
         """
+        if value is None:
+            self.varying.append(Slot(number, name, self.count))
+            self.pairs.append(None)
+        else:
+            self.pairs.append((name.raw, value))
         self.count += 1
         kind = name.kind
         if kind >= HEADER:
@@ -347,6 +343,63 @@ class Leaf:
             self.headers.append((name.header, value))
 
 
+class Step:
+    """A param whose value varies, and what comes ahead of it.
+
+    Attributes:
+        lead: the params ahead of it, which are always the same, and the length of its name.
+        size: the length of that.
+        name: its name.
+        length: the length of that, and of the byte ahead of it.
+        then: what may follow.
+        other: what may be in its place.
+        leaf: what may end the block behind it.
+        known: what blocks mean, so far.
+    """
+
+    __slots__ = ("known", "lead", "leaf", "length", "name", "other", "size", "then")
+
+    def __init__(self, lead: bytes, name: bytes, known: Known) -> None:
+        self.lead = lead
+        self.size: i64 = len(lead)
+        self.name = name
+        self.length: i64 = 1 + len(name)
+        self.then: Step | None = None
+        self.other: Step | None = None
+        self.leaf: Leaf | None = None
+        self.known = known
+
+    def reach(self, further: "Step") -> "Step":
+        """A step that follows: the same as another, or that one."""
+        step = self.then
+        number = 0
+        while step is not None:
+            if step.lead == further.lead and step.name == further.name:
+                return step
+            number += 1
+            if number == _MOST_BESIDE - 1:
+                step.other = None
+            step = step.other
+        further.other = self.then
+        self.then = further
+        return further
+
+    def end(self, leaf: "Leaf") -> bool:
+        """Have a leaf, unless the same is there."""
+        number = 0
+        other = self.leaf
+        while other is not None:
+            if other.tail == leaf.tail:
+                return False
+            number += 1
+            if number == _MOST_BESIDE - 1:
+                other.other = None
+            other = other.other
+        leaf.other = self.leaf
+        self.leaf = leaf
+        return True
+
+
 class Memory:
     """What came before.
 
@@ -355,26 +408,22 @@ class Memory:
         readings: how many blocks were read since all was forgotten.
     """
 
-    __slots__ = ("_leaves", "_misses", "readings", "root")
+    __slots__ = ("_leaves", "_misses", "_steps", "readings", "root")
 
     def __init__(self) -> None:
-        self.root = Step(b"", b"")
+        self.root = Step(b"", b"", Known())
         self.readings: i64 = 0
         self._misses: i64 = 0
+        self._steps: i64 = 0
         self._leaves: i64 = 0
-
-    def count(self) -> None:
-        """A block is to be read."""
-        self.readings += 1
-        if self.readings > _FORGET_AFTER:
-            self.forget()
 
     def forget(self) -> None:
         """Begin afresh."""
         names.clear()
-        self.root = Step(b"", b"")
+        self.root = Step(b"", b"", Known())
         self.readings = 0
         self._misses = 0
+        self._steps = 0
         self._leaves = 0
 
     def missed(self, block: bytes, count: "i64") -> None:
@@ -383,13 +432,14 @@ class Memory:
         if (
             self._misses % _LEARN_EVERY == 0
             and self._leaves < _MOST_LEAVES
+            and self._steps < _MOST_STEPS
             and count <= _MOST_PARAMS
         ):
             self._learn(block)
 
     def _learn(self, block: bytes) -> None:
         leaf = Leaf()
-        path: list[tuple[bytes, bytes]] = []
+        path: list[Step] = []
         kept: i64 = 0
         begin: i64 = 0
         at: i64 = 0
@@ -411,17 +461,19 @@ class Memory:
             if name.kind == HOST and leaf.host >= 0:
                 return
             leaf.add(name, None, len(path))
-            path.append((block[begin : start + 1], raw))
+            path.append(Step(block[begin : start + 1], raw, leaf.so_far()))
             begin = at
         leaf.tail = block[begin:]
         leaf.size = len(leaf.tail)
         if kept <= _MOST_KEPT:
             self._keep(path, leaf)
 
-    def _keep(self, path: list[tuple[bytes, bytes]], leaf: Leaf) -> None:
+    def _keep(self, path: list[Step], leaf: Leaf) -> None:
         step = self.root
-        for lead, name in path:
-            step = step.reach(lead, name)
+        for further in path:
+            step = step.reach(further)
+            if step is further:
+                self._steps += 1
         if step.end(leaf):
             self._leaves += 1
 

@@ -27,7 +27,7 @@ from trifcgi.cgi.known import (
 )
 from trifcgi.cgi.names import TOKEN
 from trifcgi.cgi.reading import Reading, read_pairs, read_params
-from trifcgi.protocol.pairs import COMPILED, decode_pairs
+from trifcgi.protocol.pairs import COMPILED
 
 if TYPE_CHECKING:
     from mypy_extensions import i64
@@ -124,7 +124,8 @@ def client_of(reading: Reading) -> tuple[str, int] | None:
 
 def headers_of(reading: Reading) -> list[tuple[bytes, bytes]]:
     """See :attr:`Meaning.headers`."""
-    headers = reading.headers()
+    leaf = reading.leaf
+    headers = reading.headers.copy() if leaf is None else leaf.fill_headers(reading.found)
     if reading.cookies > 1:
         headers = _with_one_cookie(headers)
     values = reading.values
@@ -323,7 +324,7 @@ class Meaning:
         environ = usual_environ(reading)
         if environ is None:
             pairs = self._pairs
-            environ = pick_environ(decode_pairs(reading.block) if pairs is None else pairs)
+            environ = pick_environ(reading.pairs() if pairs is None else pairs)
             if leaf is None or not leaf.apart:
                 self._correct(environ)
             else:

@@ -1,10 +1,21 @@
 """A block of params, gone through once; compiled."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from trifcgi._compiled import mypyc_attr
-from trifcgi.cgi.known import COOKIE, HEADER, HOST, NOTHING, Leaf, memory, names
-from trifcgi.protocol.pairs import count_pairs, long_lengths
+from trifcgi.cgi.known import (
+    COOKIE,
+    FORGET_AFTER,
+    HEADER,
+    HOST,
+    NOTHING,
+    Leaf,
+    Name,
+    Step,
+    memory,
+    names,
+)
+from trifcgi.protocol.pairs import count_pairs, decode_pairs, long_lengths, truncated
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -12,6 +23,8 @@ if TYPE_CHECKING:
     from mypy_extensions import i64
 
 __all__ = ["Reading", "read_pairs", "read_params"]
+
+_NONE: Final[list[Any]] = []
 
 
 @mypyc_attr(free_list_len=1, acyclic=True)
@@ -24,6 +37,7 @@ class Reading:
         values: those that are asked for by name, by kind; of a repeated one the last.
         leaf: what is known of such blocks, if anything is.
         found: the values that it leaves open.
+        headers: the headers, under their own names, in order; where there is no leaf.
         cookies: how many headers are cookies.
     """
 
@@ -31,20 +45,20 @@ class Reading:
     count: "i64" = 0
     values: list[Any] = NOTHING
     leaf: Leaf | None = None
-    found: list[bytes] | None = None
+    found: list[bytes] = _NONE
+    headers: list[Any] = _NONE
     cookies: "i64" = 0
-    _headers: list[Any] | None = None
 
-    def headers(self) -> list[Any]:
-        """The headers, under their own names, in order: a new list each time."""
+    def pairs(self) -> list[tuple[bytes, bytes]]:
+        """All params, as pairs."""
         leaf = self.leaf
+        if leaf is None:
+            return decode_pairs(self.block)
+        pairs = leaf.pairs.copy()
         found = self.found
-        if leaf is None or found is None:
-            return [] if self._headers is None else self._headers.copy()
-        headers = leaf.headers.copy()
-        for slot in leaf.fields:
-            headers[slot.place] = (slot.header, found[slot.number])
-        return headers
+        for slot in leaf.varying:
+            pairs[slot.place] = (slot.raw, found[slot.number])
+        return pairs
 
 
 def read_params(block: bytes, most: "i64") -> Reading:
@@ -57,7 +71,9 @@ def read_params(block: bytes, most: "i64") -> Reading:
     Raises:
         ProtocolError: the block ends inside a pair.
     """
-    memory.count()
+    memory.readings += 1
+    if memory.readings > FORGET_AFTER:
+        memory.forget()
     found: list[bytes] = []
     last = memory.root
     step = last.then
@@ -68,12 +84,11 @@ def read_params(block: bytes, most: "i64") -> Reading:
             start: i64 = at + step.size
             if block[at:start] == step.lead:
                 length: i64 = block[start]
-                if length < 128:
-                    start += 1
-                else:
+                if length >= 128:
                     start, _, length = long_lengths(block, start - 1)
+                    start -= 1
                 middle: i64 = start + step.length
-                if block[start:middle] == step.name:
+                if block[start + 1 : middle] == step.name:
                     at = middle + length
                     found.append(block[middle:at])
                     last = step
@@ -81,13 +96,13 @@ def read_params(block: bytes, most: "i64") -> Reading:
                     continue
             step = step.other
     except IndexError:
-        return _read_afresh(block, most)
+        pass  # it ends where a length should be
     leaf = last.leaf
     # A last value that is cut short is found out here, too.
     while leaf is not None and (at + leaf.size != end or block[at:] != leaf.tail):
         leaf = leaf.other
     if leaf is None or leaf.count > most or (leaf.host >= 0 and not found[leaf.host]):
-        return _read_afresh(block, most)
+        return _read_on(block, most, last, at, found)
     reading = Reading()
     reading.block = block
     reading.count = leaf.count
@@ -100,40 +115,66 @@ def read_params(block: bytes, most: "i64") -> Reading:
     return reading
 
 
-def _read_afresh(block: bytes, most: "i64") -> Reading:
+def _read_on(block: bytes, most: "i64", last: Step, at: "i64", found: list[bytes]) -> Reading:
+    """Read a block of which only the beginning is known: as far as a step, and what it found."""
     reading = Reading()
     reading.block = block
-    # First of all: no name is learned from a block that is malformed.
-    reading.count = count_pairs(block, most)
-    if reading.count <= most:
-        _collect(block, reading)
-        memory.missed(block, reading.count)
+    if len(block) > 2 * most:
+        reading.count = count_pairs(block, most)
+        if reading.count > most:
+            return reading
+    known = last.known
+    if known.host >= 0 and not found[known.host]:
+        known = memory.root.known
+        at = 0
+    reading.count = known.count
+    reading.cookies = known.cookies
+    reading.values = known.fill(found)
+    reading.headers = known.fill_headers(found)
+    _collect(block, at, reading)
+    memory.missed(block, reading.count)
     return reading
 
 
-def _collect(block: bytes, reading: Reading) -> None:
-    reading.values = values = NOTHING.copy()
-    reading._headers = headers = []
-    at: i64 = 0
+def _collect(block: bytes, begin: "i64", reading: Reading) -> None:
+    values = reading.values
+    headers = reading.headers
+    new: list[Name] = []
+    count: i64 = reading.count
+    at: i64 = begin
     end: i64 = len(block)
-    while at < end:
-        name_length: i64 = block[at]
-        length: i64 = block[at + 1]
-        if name_length < 128 and length < 128:
-            at += 2
-        else:
-            at, name_length, length = long_lengths(block, at)
-        middle: i64 = at + name_length
-        name = names[block[at:middle]]
-        at = middle + length
-        kind = name.kind
-        if kind >= HEADER:
-            if kind == COOKIE:
-                reading.cookies += 1
-            if length or kind != HOST:  # Caddy's word for: there was none
-                headers.append((name.header, block[middle:at]))
-        elif kind:
-            values[kind] = block[middle:at]
+    try:
+        while at < end:
+            count += 1
+            name_length: i64 = block[at]
+            length: i64 = block[at + 1]
+            if name_length < 128 and length < 128:
+                at += 2
+            else:
+                at, name_length, length = long_lengths(block, at)
+            middle: i64 = at + name_length
+            raw = block[at:middle]
+            name = names.get(raw)
+            if name is None:
+                name = Name(raw)
+                new.append(name)
+            at = middle + length
+            kind = name.kind
+            if kind >= HEADER:
+                if kind == COOKIE:
+                    reading.cookies += 1
+                if length or kind != HOST:  # Caddy's word for: there was none
+                    headers.append((name.header, block[middle:at]))
+            elif kind:
+                values[kind] = block[middle:at]
+    except IndexError:
+        raise truncated(end) from None
+    if at != end:
+        raise truncated(end)
+    reading.count = count
+    # Not before: what looks like a name in a malformed block may be anything.
+    for name in new:
+        names.keep(name.raw, name)
 
 
 def read_pairs(pairs: "Sequence[tuple[bytes, bytes]]") -> Reading:
@@ -141,7 +182,7 @@ def read_pairs(pairs: "Sequence[tuple[bytes, bytes]]") -> Reading:
     reading = Reading()
     reading.count = len(pairs)
     reading.values = values = NOTHING.copy()
-    reading._headers = headers = []
+    reading.headers = headers = []
     for param, value in pairs:
         name = names[param]
         kind = name.kind

@@ -5,7 +5,6 @@ import sys
 from typing import TYPE_CHECKING, Final
 
 from trifcgi.cgi.known import CONTENT_LENGTH, REQUEST_METHOD, REQUEST_TIMEOUT
-from trifcgi.cgi.reading import Reading
 from trifcgi.protocol.constants import Role
 from trifcgi.protocol.pairs import long_lengths
 from trifcgi.server.ending import Refusal, describe
@@ -47,15 +46,24 @@ _TOO_LARGE: Final[Refusal] = (413, "The request's body is too large.", ())
 def admit(state: State, exchange: Exchange) -> Refusal | None:
     """Look at a request whose params are whole: ``None``, or why it is refused."""
     reading = exchange.reading
-    told = _look(exchange.block) if reading is None else _told_by(reading)
-    exchange.may_be_head = told & _MAY_BE_HEAD != 0
-    if told & _HAS_METHOD == 0 and exchange.role is _RESPONDER:
+    if reading is None:
+        told = _look(exchange.block)
+        has_method = told & _HAS_METHOD != 0
+        has_timeout = told & _HAS_TIMEOUT != 0
+        exchange.may_be_head = told & _MAY_BE_HEAD != 0
+    else:
+        values = reading.values
+        method: bytes | None = values[REQUEST_METHOD]
+        has_method = method is not None and method != b""
+        has_timeout = values[REQUEST_TIMEOUT] is not None
+        exchange.may_be_head = method == b"HEAD"
+    if not has_method and exchange.role is _RESPONDER:
         return _NO_METHOD
     if state.max_body >= 0 and _number(_find(exchange, CONTENT_LENGTH)) > state.max_body:
         return _TOO_LARGE
     if state.running >= state.max_requests:
         return _TOO_MANY
-    if told & _HAS_TIMEOUT != 0:
+    if has_timeout:
         _shorten(exchange, _find(exchange, REQUEST_TIMEOUT))
     state.running += 1
     exchange.admitted = True
@@ -90,18 +98,6 @@ def _look(block: bytes) -> "i64":
         ):
             told |= _HAS_TIMEOUT
         at += name_length + value_length
-    return told
-
-
-def _told_by(reading: Reading) -> "i64":
-    """The same where it has been read."""
-    values = reading.values
-    method: bytes | None = values[REQUEST_METHOD]
-    told: i64 = 0 if values[REQUEST_TIMEOUT] is None else _HAS_TIMEOUT
-    if method:
-        told |= _HAS_METHOD
-        if method == b"HEAD":
-            told |= _MAY_BE_HEAD
     return told
 
 

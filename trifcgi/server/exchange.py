@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import trio
 
 from trifcgi.cgi import complete_head, end_of_head, is_bodyless
+from trifcgi.cgi.known import REQUEST_METHOD
 from trifcgi.errors import ResponseError
 from trifcgi.observe.instrument import Outcome, StopReason
 from trifcgi.protocol.constants import Role
@@ -188,7 +189,9 @@ class Exchange(Served):
     def pairs(self) -> Sequence[tuple[bytes, bytes]]:
         pairs = self._pairs
         if pairs is None:
-            pairs = self._pairs = decode_pairs(self.block)
+            reading = self.reading
+            pairs = decode_pairs(self.block) if reading is None else reading.pairs()
+            self._pairs = pairs
         return pairs
 
     @property
@@ -581,7 +584,12 @@ class Exchange(Served):
         """REQUEST_METHOD as it came; ``b""`` when absent."""
         method = self._method
         if method is None:
-            method = self._method = self.find_param(b"REQUEST_METHOD") or b""
+            reading = self.reading
+            if reading is None:
+                method = self.find_param(b"REQUEST_METHOD")
+            else:
+                method = reading.values[REQUEST_METHOD]
+            self._method = method = method or b""
         return method
 
     @property
