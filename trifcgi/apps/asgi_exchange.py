@@ -406,7 +406,7 @@ class Exchanges:
             else:
                 scope["path"] = text_of(path)
         else:
-            scope["path"] = text_of(path)
+            scope["path"] = path.decode("utf-8", "replace")
         scope["raw_path"] = target.raw_path(uri, path)
         query_string: bytes | None = values[QUERY_STRING]
         if query_string is None:
