@@ -62,7 +62,7 @@ class Reading:
 
 
 def read_params(block: bytes, most: "i64") -> Reading:
-    """Read a block, for ASGI and the like.
+    """Read a block, as far as it is not known already.
 
     Args:
         block: it.
