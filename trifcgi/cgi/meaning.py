@@ -181,13 +181,14 @@ class Meaning:
 
         Args:
             params: the params with duplicates, as pairs, or as they came over the wire (§3.4)
-                and :func:`~trifcgi.protocol.decode_pairs` takes them.
+                and :func:`~trifcgi.protocol.decode_pairs` takes them, or read already.
             mount: the URL prefix that the app lives under, ``/app``, in place of the
                 front end's own idea. A path outside it is left whole, under the root.
 
         Raises:
             BadParams: there is no REQUEST_METHOD, or it is no method.
             ValueError: a mount that does not begin with a slash.
+            ProtocolError: they end inside a pair.
         """
         self._pairs: Sequence[tuple[bytes, bytes]] | None = None
         if isinstance(params, Reading):

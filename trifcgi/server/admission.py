@@ -52,10 +52,9 @@ def admit(state: State, exchange: Exchange) -> Refusal | None:
         has_timeout = told & _HAS_TIMEOUT != 0
         exchange.may_be_head = told & _MAY_BE_HEAD != 0
     else:
-        values = reading.values
-        method: bytes | None = values[REQUEST_METHOD]
-        has_method = method is not None and method != b""
-        has_timeout = values[REQUEST_TIMEOUT] is not None
+        method: bytes | None = reading.values[REQUEST_METHOD]
+        has_method = bool(method)
+        has_timeout = reading.values[REQUEST_TIMEOUT] is not None
         exchange.may_be_head = method == b"HEAD"
     if not has_method and exchange.role is _RESPONDER:
         return _NO_METHOD
