@@ -381,6 +381,10 @@ A handler object may also have:
 ``lifespan``
     a function without arguments that returns an async context manager, entered before the
     first request and left after the last.
+``reader``
+    the handler itself, where it takes params as :class:`~trifcgi.cgi.Meaning` reads them: the
+    server then does so once and for all when they have come. Whoever wraps it and has the
+    attributes of what it wraps is not, and reads them itself.
 ``taskless``
     a :class:`Taskless`, for the server to try first; or ``None``.
 """

@@ -2,6 +2,8 @@
 
 from typing import TYPE_CHECKING
 
+from trifcgi.cgi.reading import Reading
+
 if TYPE_CHECKING:
     from trifcgi.request import StopSignal
 
@@ -15,12 +17,14 @@ class Served:
     Attributes:
         aborted_: see :attr:`trifcgi.Request.aborted`.
         block: see :attr:`trifcgi.request.Request.block`.
+        reading: the same, read, where the handler wants that; or ``None``.
     """
 
-    __slots__ = ("aborted_", "block")
+    __slots__ = ("aborted_", "block", "reading")
 
     aborted_: bool
     block: bytes
+    reading: Reading | None
 
     @property
     def stop_signal(self) -> "StopSignal":

@@ -1,9 +1,13 @@
 """Path, mount and query, from what each front end sent in each set-up."""
 
+from urllib.parse import quote_from_bytes
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.capture_files import load_capture
-from trifcgi.cgi import Meaning
+from trifcgi.cgi import Meaning, target
 
 HELLO = b"/app/hello/world"
 QUERY = b"a=1&b=%20two+three&c=%2F"
@@ -303,3 +307,14 @@ def test_a_mount_begins_with_a_slash() -> None:
 def test_a_mount_may_lie_outside_ascii() -> None:
     meaning = meaning_of("/café", SCRIPT_NAME="/caf\xc3\xa9/x")
     assert (meaning.root_path, meaning.path) == ("/café", "/café/x")
+
+
+@given(st.text("/a?#%2:", max_size=6), st.text("/a?#%2:", min_size=1, max_size=6), st.booleans())
+def test_a_path_that_is_spelt_as_it_is_takes_the_short_way(
+    uri: str, path: str, same: bool
+) -> None:
+    given_uri = (path + uri if same else uri).encode()
+    raw = target._uri_path(given_uri)
+    belongs = target._belongs(raw, path.encode())
+    expected = raw if belongs else quote_from_bytes(path.encode(), target._PATH_SAFE).encode()
+    assert target.raw_path(given_uri, path.encode()) == expected

@@ -182,22 +182,36 @@ def test_params_of_earlier_requests_change_nothing(
         assert wsgi_environ(encode_pairs(pairs)) == wsgi_environ(pairs)
 
 
+ENOUGH = 2 * known._LEARN_EVERY  # blocks of one kind, for it to be known
+
+
 def forget() -> None:
-    environ._memory.usual = None
-    environ._memory.misses = 0
-    known.memory.places = []
-    known.memory.readings = 0
+    known.memory.forget()
 
 
-def runs_in_memory() -> list[tuple[bytes, int]]:
-    """What is known again, and how many params it is."""
-    runs = []
-    for place in known.memory.places:
-        run = place.run
-        while run is not None:
-            runs.append((run.raw, run.count))
-            run = run.shorter
-    return runs
+def steps_in_memory() -> list[known.Step]:
+    found, left = [], [known.memory.root]
+    while left:
+        step = left.pop()
+        found.append(step)
+        left += [other for other in (step.then, step.other) if other is not None]
+    return found
+
+
+def leaves_in_memory() -> list[known.Leaf]:
+    leaves = []
+    for step in steps_in_memory():
+        leaf = step.leaf
+        while leaf is not None:
+            leaves.append(leaf)
+            leaf = leaf.other
+    return leaves
+
+
+def runs_in_memory() -> list[bytes]:
+    """What is known again, names and values."""
+    leads = [step.lead[:-1] for step in steps_in_memory()]
+    return [*leads, *(leaf.tail for leaf in leaves_in_memory())]
 
 
 def test_only_what_says_nothing_of_a_client_is_known_again() -> None:
@@ -209,30 +223,32 @@ def test_only_what_says_nothing_of_a_client_is_known_again() -> None:
     ]
     block = encode_pairs([(b"REQUEST_METHOD", b"GET"), *secrets])
     forget()
-    for _ in range(known._JOIN_EVERY):
+    for _ in range(ENOUGH):
         wsgi_environ(block)
         assert (b"cookie", b"session=secret") in Meaning(block).headers
-    kept = [raw for raw, _ in runs_in_memory()]
-    assert b"\x0e\x03REQUEST_METHODGET" in kept
-    assert not [raw for raw in kept if b"secret" in raw]
+    assert b"\x0e\x03REQUEST_METHODGET" in runs_in_memory()
+    assert not [raw for raw in runs_in_memory() if b"secret" in raw]
+    leaf = leaves_in_memory()[0]
+    assert b"GET" in leaf.values
+    assert "secret" not in str((leaf.values, leaf.headers, leaf.scope, leaf.environ))
 
 
 def test_the_usual_environ_has_nothing_of_a_client_in_it() -> None:
     forget()
     pairs = [*GET, (b"QUERY_STRING", b"q=secret"), (b"REMOTE_ADDR", b"secret"), *BROWSER]
-    for _ in range(3):
+    for _ in range(ENOUGH):
         assert wsgi_environ(encode_pairs(pairs))["HTTP_COOKIE"] == "session=secret"
-    usual = environ._memory.usual
+    usual = leaves_in_memory()[0].environ
     assert usual is not None
-    assert usual.values["HTTP_ACCEPT"] == "*/*"
-    assert "secret" not in str(usual.values)
+    assert usual["HTTP_ACCEPT"] == "*/*"
+    assert "secret" not in str(usual)
 
 
 @pytest.mark.parametrize("value", [b"", b"x"])
 @pytest.mark.parametrize("name", sorted(environ._DECISIVE))
 def test_what_has_to_be_corrected_always_is(name: str, value: bytes) -> None:
     forget()
-    numbers = [b"%d" % number for number in range(2 * known.MOST_MISSES)]
+    numbers = [b"%d" % number for number in range(10 * known._LEARN_EVERY)]
     for each in [*numbers, value, value, value]:
         pairs = [*GET, (b"QUERY_STRING", b""), (name.encode(), each)]
         assert wsgi_environ(encode_pairs(pairs)) == wsgi_environ(pairs)
@@ -240,7 +256,7 @@ def test_what_has_to_be_corrected_always_is(name: str, value: bytes) -> None:
 
 def test_an_environ_is_its_callers_own() -> None:
     block = encode_pairs([*GET, (b"QUERY_STRING", b""), *BROWSER])
-    for _ in range(5):
+    for _ in range(ENOUGH):
         environ = wsgi_environ(block)
         assert "x" not in environ
         environ["x"] = "y"
@@ -248,9 +264,28 @@ def test_an_environ_is_its_callers_own() -> None:
 
 
 def test_what_is_known_again_is_bounded() -> None:
-    block = encode_pairs([*[(b"SERVER_NAME", b"%d" % n) for n in range(1000)], *GET])
-    assert Meaning(block).server == Meaning(decode_pairs(block)).server
-    assert len(known.memory.places) <= 64
+    forget()
+    many = [(b"SERVER_NAME", b"%d" % n) for n in range(1000)]
+    for number in range(1000):
+        block = encode_pairs([*many[:number], *GET, (b"X%d" % number, b"x"), *many[:number]])
+        assert Meaning(block).server == Meaning(decode_pairs(block)).server
+    assert 0 < len(leaves_in_memory()) <= known._MOST_LEAVES
+    assert len(steps_in_memory()) <= 1 + known._MOST_STEPS + known._MOST_PARAMS
+    assert max(map(len, runs_in_memory())) <= known._MOST_KEPT
+
+
+def test_few_are_known_in_each_others_place() -> None:
+    forget()
+    for number in range(20 * known._LEARN_EVERY):
+        Meaning(encode_pairs([(b"X%d" % number, b"x"), *GET]))
+        Meaning(encode_pairs([*GET, (b"SERVER_NAME", b""), *[(b"HTTPS", b"")] * number]))
+    for step in steps_in_memory():
+        beside, leaves = step.then, step.leaf
+        for _ in range(known._MOST_BESIDE):
+            beside = beside and beside.other
+            leaves = leaves and leaves.other
+        assert beside is None
+        assert leaves is None
 
 
 def test_neighbours_that_come_again_are_known_by_one_look() -> None:
@@ -258,27 +293,43 @@ def test_neighbours_that_come_again_are_known_by_one_look() -> None:
     pairs = [*GET[:1], (b"REQUEST_URI", b"/"), *alike, (b"HTTP_COOKIE", b"a=1")]
     block = encode_pairs(pairs)
     forget()
-    for _ in range(known._JOIN_EVERY):
+    for _ in range(ENOUGH):
         assert Meaning(block).headers == Meaning(pairs).headers
         assert Meaning(block).server == ("a.test", 80)
         assert wsgi_environ(block) == wsgi_environ(pairs)
-    assert (encode_pairs(alike), 3) in runs_in_memory()
+    assert encode_pairs(alike) in runs_in_memory()
 
 
 def test_what_never_comes_again_is_given_up() -> None:
     forget()
-    for number in range(known._JOIN_EVERY):
+    for number in range(10 * known._LEARN_EVERY):
         Meaning(encode_pairs([(b"SERVER_NAME", b"%d" % number), *GET]))
-    assert known.memory.places[0].run is None
-    assert known.memory.places[1].run is not None
+    first = known.memory.root.then
+    assert first is not None
+    assert first.name == b"SERVER_NAME"
+    assert first.lead == b"\x0b"
+    before = known.memory._misses
+    Meaning(encode_pairs([(b"SERVER_NAME", b"never"), *GET]))
+    assert known.memory._misses == before
 
 
 def test_names_that_are_long_are_not_kept() -> None:
     long = b"HTTP_" + b"X" * 1000
     forget()
-    for _ in range(2):
+    for _ in range(ENOUGH):
         assert Meaning(encode_pairs([(long, b"1"), *GET])).headers[0][1] == b"1"
-    assert known.memory.places[0].name.raw == b""
+    assert len(steps_in_memory()) == 1
+
+
+def test_all_is_forgotten_from_time_to_time() -> None:
+    forget()
+    block = encode_pairs(GET)
+    for _ in range(ENOUGH):
+        Meaning(block)
+    assert leaves_in_memory()
+    known.memory.readings = known.FORGET_AFTER
+    assert Meaning(block).method == "GET"
+    assert not leaves_in_memory()
 
 
 @given(

@@ -176,7 +176,6 @@ class Listing(Receiver):
         keep_connection: bool,
         flags: int,
         block: bytes,
-        pairs: list[tuple[bytes, bytes]] | None,
     ) -> None:
         self.told.append(f"received {request_id} {role} {keep_connection} {flags} {block!r}")
         if self.refuses:

@@ -82,6 +82,11 @@ class ASGIHandler:
     def __repr__(self) -> str:
         return f"<trifcgi.asgi {self.app!r}>"
 
+    @property
+    def reader(self) -> "ASGIHandler":
+        """It takes params as they are read: see :data:`trifcgi.request.Handler`."""
+        return self
+
     def lifespan(self) -> AbstractAsyncContextManager[None]:
         """Run the application's lifespan around the requests of one server.
 

@@ -15,9 +15,11 @@ import trio
 from trifcgi.apps import asgi_messages
 from trifcgi.apps.disconnected import ClientDisconnected
 from trifcgi.attempt import DONE, Attempt
+from trifcgi.cgi import target
 from trifcgi.cgi.head import Head, encode_head, usual_head
-from trifcgi.cgi.meaning import Meaning
-from trifcgi.cgi.reading import Reading
+from trifcgi.cgi.known import PATH_INFO, QUERY_STRING, REQUEST_URI, SCRIPT_NAME
+from trifcgi.cgi.meaning import Meaning, client_of, cut_of, headers_of, text_of
+from trifcgi.cgi.reading import Reading, read_pairs, read_params
 from trifcgi.errors import ResponseError
 from trifcgi.served import Served
 
@@ -349,53 +351,6 @@ class Sending(Attempt):
         return self.wait(asgi_messages.finish(exchange))
 
 
-class _Usual:
-    """What the scopes of most requests have in common.
-
-    It holds as long as the params that it was made of are the same objects, known again.
-
-    Attributes:
-        scope: a scope, of which each gets a copy: a dict that grows costs twice as much.
-    """
-
-    __slots__ = (
-        "_https",
-        "_method",
-        "_protocol",
-        "_request_scheme",
-        "_server_addr",
-        "_server_name",
-        "_server_port",
-        "scope",
-    )
-
-    def __init__(self, meaning: Meaning, reading: Reading) -> None:
-        self._https = reading.https
-        self._method = reading.request_method
-        self._protocol = reading.server_protocol
-        self._request_scheme = reading.request_scheme
-        self._server_addr = reading.server_addr
-        self._server_name = reading.server_name
-        self._server_port = reading.server_port
-        self.scope = scope = _SCOPE.copy()
-        scope["http_version"] = meaning.http_version
-        scope["method"] = meaning.method
-        scope["scheme"] = meaning.scheme
-        scope["server"] = meaning.server
-
-    def holds(self, reading: Reading) -> bool:
-        """Whether it is right for a request."""
-        return (
-            reading.request_method is self._method
-            and reading.server_name is self._server_name
-            and reading.server_port is self._server_port
-            and reading.server_addr is self._server_addr
-            and reading.server_protocol is self._protocol
-            and reading.request_scheme is self._request_scheme
-            and reading.https is self._https
-        )
-
-
 class Exchanges:
     """Begins the exchanges of one application.
 
@@ -403,13 +358,12 @@ class Exchanges:
         state: the lifespan's; ``None`` without one.
     """
 
-    __slots__ = ("_extensions", "_mount", "_signal", "_usual", "state")
+    __slots__ = ("_extensions", "_mount", "_signal", "state")
 
     def __init__(self, mount: str | None) -> None:
         self._mount = mount
         self._signal: Any = None
         self._extensions: dict[str, Any] = {}
-        self._usual: _Usual | None = None
         self.state: dict[str, Any] | None = None
 
     def begin(self, request: Any) -> Exchange:
@@ -419,42 +373,73 @@ class Exchanges:
             BadParams: the params make no request.
         """
         signal: Any
-        if isinstance(request, Served):  # the same words, but here they cost nothing
-            block, signal = request.block, request.stop_signal
+        reading: Reading | None = None
+        if isinstance(request, Served):
+            signal = request.stop_signal
+            reading = request.reading
+            if reading is None:
+                reading = read_params(request.block, len(request.block))
         else:
             block, signal = request.block, request.stop_signal
-        meaning = Meaning(block or request.pairs, mount=self._mount)
+            reading = read_params(block, len(block)) if block else read_pairs(request.pairs)
         if signal is not self._signal:
             self._extend(signal)
-        return Exchange(request, meaning.method, self._make_scope(meaning))
+        scope = self._make_scope(reading)
+        return Exchange(request, scope["method"], scope)
 
     def _extend(self, signal: "StopSignal") -> None:
         """Make the extensions that all requests of one server get."""
         self._signal = signal
         self._extensions = {"trifcgi.stopping": {"is_set": signal.is_set, "wait": signal.wait}}
 
-    def _make_scope(self, meaning: Meaning) -> Scope:
+    def _make_scope(self, reading: Reading) -> Scope:
         """The connection scope of a request (HTTP message format 2.5)."""
-        reading = meaning._reading
-        usual = self._usual
-        if usual is None or not usual.holds(reading):
-            usual = self._usual = _Usual(meaning, reading)
-        scope = usual.scope.copy()
+        leaf = reading.leaf
+        usual = None if leaf is None else leaf.scope
+        scope = _usual_scope(reading) if usual is None else usual.copy()
         scope["asgi"] = _ASGI.copy()
-        scope["path"] = meaning.path
-        scope["raw_path"] = meaning.raw_path
-        query_string = meaning.query_string
+        values = reading.values
+        uri: bytes | None = values[REQUEST_URI]
+        path: bytes | None = values[SCRIPT_NAME]
+        if self._mount is not None or values[PATH_INFO] is not None or not path:
+            above, below = cut_of(reading, self._mount)
+            path = above + below
+            if above:
+                scope["root_path"] = root = text_of(above)
+                scope["path"] = root + text_of(below)
+            else:
+                scope["path"] = text_of(path)
+        else:
+            scope["path"] = path.decode("utf-8", "replace")
+        scope["raw_path"] = target.raw_path(uri, path)
+        query_string: bytes | None = values[QUERY_STRING]
+        if query_string is None:
+            query_string = target.query_string(None, uri)
         if query_string:
             scope["query_string"] = query_string
-        if meaning.script_name:
-            scope["root_path"] = meaning.root_path
-        scope["headers"] = meaning.headers
-        scope["client"] = meaning.client
+        scope["headers"] = headers_of(reading)
+        scope["client"] = client_of(reading)
         scope["extensions"] = self._extensions.copy()
         state = self.state
         if state is not None:
             scope["state"] = state.copy()
         return scope
+
+
+def _usual_scope(reading: Reading) -> Scope:
+    """What a scope has in common with others whose params only vary in path, query, client and
+    headers; kept for them, where they are known again.
+    """
+    meaning = Meaning(reading)
+    usual = _SCOPE.copy()
+    usual["http_version"] = meaning.http_version
+    usual["method"] = meaning.method
+    usual["scheme"] = meaning.scheme
+    usual["server"] = meaning.server
+    leaf = reading.leaf
+    if leaf is not None and leaf.steady:
+        leaf.scope = usual.copy()
+    return usual
 
 
 _ASGI: Final[dict[str, Any]] = {"version": "3.0", "spec_version": "2.5"}

@@ -95,6 +95,11 @@ class WSGIHandler:
         return f"<trifcgi.wsgi {self.app!r}>"
 
     @property
+    def reader(self) -> "WSGIHandler":
+        """It takes params as they are read: see :data:`trifcgi.request.Handler`."""
+        return self
+
+    @property
     def taskless(self) -> Direct | None:
         """Answers requests while no task waits for them: see :data:`trifcgi.request.Handler`. What
         is derived from this has its own way of being called.

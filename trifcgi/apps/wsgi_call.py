@@ -11,6 +11,7 @@ from trifcgi.apps.wsgi_response import Response
 from trifcgi.apps.wsgi_streams import ErrorLog, Input
 from trifcgi.cgi.meaning import BadParams, Meaning
 from trifcgi.request import Taskless
+from trifcgi.served import Served
 
 __all__ = ["Call", "Direct"]
 
@@ -55,7 +56,8 @@ class Call(Job):
     )
 
     def __init__(self, app: Any, request: Any, mount: str | None, owner: Any) -> None:
-        meaning = Meaning(request.block or request.pairs, mount=mount, wsgi=True)
+        reading = request.reading if isinstance(request, Served) else None
+        meaning = Meaning(reading or request.block or request.pairs, mount=mount)
         super().__init__(owner)
         self._app = app
         environ: dict[str, Any] = meaning.wsgi_environ()

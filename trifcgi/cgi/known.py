@@ -1,25 +1,28 @@
 """What came in earlier blocks of params, to be known again; compiled.
 
-Much of a block is the same in each request: what the front end says of itself and of the
-server. Such params are known again by their bytes, at the place where they stood the last time, a
-whole run of neighbours by one look, and what they mean is at hand. Only for names that say
-nothing of one client, or values that are empty, so nothing of anybody's stays behind, and few are
-forgotten again. Of all others it is the name that is known again.
+Blocks that come to a server are alike: the same names in the same order, and much of them, what
+the front end says of itself and of the server, with the same values. A block that was read is
+kept as a path: *steps*, each to the next param whose value varies, over all that is the same; and
+a *leaf*, which has what all such blocks mean but for those values. The paths are a tree, as
+different blocks begin alike.
+
+Only values under names that say nothing of one client are kept, or empty ones, so nothing of
+anybody's stays behind. Of all other params it is the name that is known again.
 """
 
 from typing import TYPE_CHECKING, Any, Final
 
 from trifcgi.cgi.names import COOKIE as COOKIE_HEADER
-from trifcgi.cgi.names import ENVIRON_NAMES, HEADER_NAMES, LearnedNames
+from trifcgi.cgi.names import LearnedNames, environ_name, header_name
+from trifcgi.protocol.pairs import long_lengths
 
 if TYPE_CHECKING:
     from mypy_extensions import i64
 
-__all__ = ["Memory", "Name", "Place", "Run", "Variable", "memory"]
+__all__ = ["Known", "Leaf", "Memory", "Name", "Slot", "Step", "memory", "names"]
 
 _KNOWN_AGAIN: Final = frozenset(
     {
-        b"CONTENT_LENGTH",
         b"CONTENT_TYPE",
         b"CONTEXT_DOCUMENT_ROOT",
         b"CONTEXT_PREFIX",
@@ -55,12 +58,20 @@ _KNOWN_AGAIN: Final = frozenset(
         b"SERVER_SOFTWARE",
     }
 )
-_MOST_PLACES: Final = 64
-_LONGEST: Final = 256
-_JOIN_EVERY: Final = 250
-_JOIN_FIRST: Final = 4
-_FORGET_AFTER: Final = 1000
-MOST_MISSES: Final = 16
+
+# Bounds: of a path, and of the tree.
+_MOST_PARAMS: Final = 64
+_LONGEST: Final = 256  # a param that is kept with its value
+_MOST_KEPT: Final = 4096  # all such of one path
+_MOST_VALUES: Final = 6  # of one name
+_MOST_BESIDE: Final = 8  # steps, or leaves, in each other's place; the oldest make room
+_MOST_LEAVES: Final = 128
+_MOST_STEPS: Final = 1024
+
+# A block is learned when some were read that were not known, and all is forgotten from time to
+# time, as what comes most may have changed.
+_LEARN_EVERY: Final = 4
+FORGET_AFTER: Final = 10_000
 
 # Kinds of params, by what is made of them. First those that are asked for by name.
 OTHER: Final = 0
@@ -74,15 +85,19 @@ REMOTE_PORT: Final = 7
 REMOTE_USER: Final = 8
 REQUEST_METHOD: Final = 9
 REQUEST_SCHEME: Final = 10
-REQUEST_URI: Final = 11
-SCRIPT_NAME: Final = 12
-SERVER_ADDR: Final = 13
-SERVER_NAME: Final = 14
-SERVER_PORT: Final = 15
-SERVER_PROTOCOL: Final = 16
-HEADER: Final = 17
-HOST: Final = 18
-COOKIE: Final = 19
+REQUEST_TIMEOUT: Final = 11
+REQUEST_URI: Final = 12
+SCRIPT_NAME: Final = 13
+SERVER_ADDR: Final = 14
+SERVER_NAME: Final = 15
+SERVER_PORT: Final = 16
+SERVER_PROTOCOL: Final = 17
+HEADER: Final = 18
+HOST: Final = 19
+COOKIE: Final = 20
+
+NOTHING: Final[list[Any]] = [None] * HEADER
+"""The values of a block without params, by kind."""
 
 _KINDS: Final = {
     b"CONTENT_LENGTH": CONTENT_LENGTH,
@@ -95,6 +110,7 @@ _KINDS: Final = {
     b"REMOTE_USER": REMOTE_USER,
     b"REQUEST_METHOD": REQUEST_METHOD,
     b"REQUEST_SCHEME": REQUEST_SCHEME,
+    b"REQUEST_TIMEOUT": REQUEST_TIMEOUT,
     b"REQUEST_URI": REQUEST_URI,
     b"SCRIPT_NAME": SCRIPT_NAME,
     b"SERVER_ADDR": SERVER_ADDR,
@@ -103,209 +119,363 @@ _KINDS: Final = {
     b"SERVER_PROTOCOL": SERVER_PROTOCOL,
 }
 
+# What decides, beside the path, the query and the client, what a request is.
+_DECISIVE: Final = frozenset(
+    {
+        HTTPS,
+        REQUEST_METHOD,
+        REQUEST_SCHEME,
+        SERVER_ADDR,
+        SERVER_NAME,
+        SERVER_PORT,
+        SERVER_PROTOCOL,
+    }
+)
+
 
 class Name:
     """What a param is by its name.
 
     Attributes:
         raw: the name.
-        length: its length.
         kind: which kind of param it is.
         header: the header's name, if it is one.
         key: its key in a WSGI environ; ``None`` if it stays out, or is worked out apart.
         again: whether it says nothing of one client.
-        short: whether it is short enough to be kept.
     """
 
-    __slots__ = ("again", "header", "key", "kind", "length", "raw", "short")
+    __slots__ = ("_values", "_varies", "again", "header", "key", "kind", "raw")
 
     def __init__(self, raw: bytes) -> None:
         self.raw = raw
-        self.length: i64 = len(raw)
         self.kind: i64 = _KINDS.get(raw, OTHER)
-        name = HEADER_NAMES[raw]
+        name = header_name(raw)
         if name is not None:
             self.kind = COOKIE if name is COOKIE_HEADER else HOST if name == b"host" else HEADER
         self.header = name or b""
-        self.key = None if self.kind in {SCRIPT_NAME, PATH_INFO} else ENVIRON_NAMES[raw]
+        self.key = None if self.kind in {SCRIPT_NAME, PATH_INFO} else environ_name(raw)
         self.again = raw in _KNOWN_AGAIN
-        self.short = len(raw) <= LearnedNames.LONGEST
+        # Cookies are counted, whatever is in them.
+        self._varies = self.kind == COOKIE
+        self._values: list[bytes] = []
+
+    def comes_again(self, value: bytes) -> bool:
+        """Whether a value is one of the few that are kept with the name."""
+        if self._varies:
+            return False
+        if not value:
+            return True
+        if not self.again:
+            self._varies = True
+            return False
+        if value in self._values:
+            return True
+        if len(self._values) == _MOST_VALUES:
+            return False
+        self._values.append(value)
+        return True
 
 
 names: Final = LearnedNames(Name)
-_NO_NAME: Final = Name(b"")
 
 
-class Variable:
-    """A param that is asked for by name, known again."""
-
-    __slots__ = ("kind", "value")
-
-    def __init__(self, kind: "i64", value: bytes) -> None:
-        self.kind: i64 = kind
-        self.value = value
-
-
-class Run:
-    """Params that follow each other, as they came with an earlier request, and what they mean.
+class Slot:
+    """Where a value that varies goes.
 
     Attributes:
-        raw: their lengths, names and values.
+        number: which one, in the order in which they come.
+        place: where it goes in a list.
+        raw: the name of its param.
+        kind: the kind of that.
+        header: the header's name, if it is one.
+        key: the key in a WSGI environ.
+    """
+
+    __slots__ = ("header", "key", "kind", "number", "place", "raw")
+
+    def __init__(self, number: "i64", name: Name, place: "i64") -> None:
+        self.number: i64 = number
+        self.raw = name.raw
+        self.kind: i64 = name.kind
+        self.header = name.header
+        self.place: i64 = place
+        self.key = name.key or ""
+
+
+class Known:
+    """What blocks mean, or their beginnings, that are the same but for the values that vary.
+
+    Attributes:
+        count: how many params there are.
+        values: those that are asked for by name, by kind; of a repeated one the last.
+        headers: the headers in order, as pairs, with something else where a value varies.
+        cookies: how many of them are cookies.
+        named: where values go that vary and are asked for by name.
+        fields: where those go that are headers.
+        host: which value is that of HTTP_HOST; negative: it does not vary.
+    """
+
+    __slots__ = ("cookies", "count", "fields", "headers", "host", "named", "values")
+
+    def __init__(self) -> None:
+        self.count: i64 = 0
+        self.values: list[Any] = NOTHING.copy()
+        # Pairs of bytes; but compiled code takes a declared tuple apart whenever it passes.
+        self.headers: list[Any] = []
+        self.cookies: i64 = 0
+        self.named: list[Slot] = []
+        self.fields: list[Slot] = []
+        self.host: i64 = -1
+
+    def so_far(self) -> "Known":
+        """What is known now."""
+        known = Known()
+        known.count = self.count
+        known.values = self.values.copy()
+        known.headers = self.headers.copy()
+        known.cookies = self.cookies
+        known.named = self.named.copy()
+        known.fields = self.fields.copy()
+        known.host = self.host
+        return known
+
+    def fill(self, found: list[bytes]) -> list[Any]:
+        """The values by kind, with those that vary."""
+        values = self.values.copy()
+        for slot in self.named:
+            values[slot.kind] = found[slot.number]
+        return values
+
+    def fill_headers(self, found: list[bytes]) -> list[Any]:
+        """The headers, with those that vary."""
+        headers = self.headers.copy()
+        for slot in self.fields:
+            headers[slot.place] = (slot.header, found[slot.number])
+        return headers
+
+
+class Leaf(Known):
+    """What whole blocks mean.
+
+    Attributes:
+        tail: the params behind the last one that varies.
         size: the length of that.
-        first: its first byte.
-        second: its second byte.
-        count: how many they are.
-        variables: those that are asked for by name.
-        headers: those that are headers, as such: pairs of bytes, which compiled code would take
-            apart whenever they pass if they were declared.
-        environ: they as part of a WSGI environ.
-        keys: how many of them go there; the same one may do so twice.
-        shorter: what may be at their place when they are not: the first of them alone.
+        other: what may be in its place.
+        pairs: all params, with something else where a value varies.
+        varying: where those go.
+        entries: where those go that a WSGI environ has.
+        steady: whether none varies that is not of the path, the query, the client or a header.
+        apart: whether no key of a WSGI environ comes twice.
+        scope: what an ASGI scope has in common with others, if the leaf is steady.
+        environ: the same of a WSGI environ, if they are apart.
+        settled: whether nothing is to be corrected in the environ any more.
     """
 
     __slots__ = (
-        "count",
+        "_keys",
+        "apart",
+        "entries",
         "environ",
-        "first",
-        "headers",
-        "keys",
-        "raw",
-        "second",
-        "shorter",
+        "other",
+        "pairs",
+        "scope",
+        "settled",
         "size",
-        "variables",
+        "steady",
+        "tail",
+        "varying",
     )
 
-    def __init__(self, raw: bytes, shorter: "Run | None" = None) -> None:
-        self.raw = raw
-        self.size: i64 = len(raw)
-        self.first: i64 = raw[0]
-        self.second: i64 = raw[1]
-        self.count: i64 = 0
-        self.variables: list[Variable] = []
-        self.headers: list[Any] = []
-        self.environ: dict[str, str] = {}
-        self.keys: i64 = 0
-        self.shorter = shorter
+    def __init__(self) -> None:
+        super().__init__()
+        self.tail = b""
+        self.size: i64 = 0
+        self.other: Leaf | None = None
+        self.pairs: list[Any] = []
+        self.varying: list[Slot] = []
+        self.entries: list[Slot] = []
+        self.steady = True
+        self.apart = True
+        self._keys: set[str] = set()
+        self.scope: dict[str, Any] | None = None
+        self.environ: dict[str, str] | None = None
+        self.settled = False
 
-    def is_at(self, block: bytes, at: "i64") -> bool:
-        """Whether they are what begins there."""
-        return (
-            block[at] == self.first
-            and block[at + 1] == self.second
-            and block[at : at + self.size] == self.raw
-        )
+    def add(self, name: Name, value: bytes | None, number: "i64") -> None:
+        """Have one more param.
 
-    def add(self, other: "Run") -> None:
-        """Have a run that follows in it, too."""
-        self.count += other.count
-        self.variables += other.variables
-        self.headers += other.headers
-        self.environ |= other.environ
-        self.keys += other.keys
+        Args:
+            name: its name.
+            value: its value; ``None``: it varies.
+            number: which of those it is.
+        """
+        if value is None:
+            self.varying.append(Slot(number, name, self.count))
+            self.pairs.append(None)
+        else:
+            self.pairs.append((name.raw, value))
+        self.count += 1
+        kind = name.kind
+        if kind >= HEADER:
+            self._add_header(name, value, number)
+        elif kind != OTHER:
+            self.named = [slot for slot in self.named if slot.kind != kind]  # the last counts
+            self.values[kind] = value
+            if value is None:
+                self.named.append(Slot(number, name, 0))
+                self.steady = self.steady and kind not in _DECISIVE
+        key = name.key
+        if key is not None:
+            self.apart = self.apart and key not in self._keys
+            self._keys.add(key)
+            if value is None:
+                self.entries.append(Slot(number, name, 0))
+
+    def _add_header(self, name: Name, value: bytes | None, number: "i64") -> None:
+        if name.kind == COOKIE:
+            self.cookies += 1
+        if value is None:
+            if name.kind == HOST:
+                self.host = number
+            self.fields.append(Slot(number, name, len(self.headers)))
+            self.headers.append(None)
+        elif value or name.kind != HOST:  # Caddy's word for: there was none
+            self.headers.append((name.header, value))
 
 
-def _run_of_one(name: Name, raw: bytes, value: bytes) -> Run:
-    run = Run(raw)
-    run.count = 1
-    if name.kind >= HEADER:
-        if value or name.kind != HOST:
-            run.headers.append((name.header, value))
-    elif name.kind != OTHER:
-        run.variables.append(Variable(name.kind, value))
-    if name.key is not None:
-        run.environ[name.key] = value.decode("latin-1")
-        run.keys = 1
-    return run
-
-
-class Place:
-    """What has come at one place.
+class Step:
+    """A param whose value varies, and what comes ahead of it.
 
     Attributes:
-        name: the name that stood there the last time.
-        run: the params that may begin there; ``None``: nothing that is known again.
-        misses: how often it was something else, less how often it was not; with too many
-            nothing more is learned.
+        lead: the params ahead of it, which are always the same, and the length of its name.
+        size: the length of that.
+        name: its name.
+        length: the length of that, and of the byte ahead of it.
+        then: what may follow.
+        other: what may be in its place.
+        leaf: what may end the block behind it.
+        known: what blocks mean, so far.
     """
 
-    __slots__ = ("misses", "name", "run")
+    __slots__ = ("known", "lead", "leaf", "length", "name", "other", "size", "then")
 
-    def __init__(self) -> None:
-        self.name = _NO_NAME
-        self.run: Run | None = None
-        self.misses: i64 = 0
+    def __init__(self, lead: bytes, name: bytes, known: Known) -> None:
+        self.lead = lead
+        self.size: i64 = len(lead)
+        self.name = name
+        self.length: i64 = 1 + len(name)
+        self.then: Step | None = None
+        self.other: Step | None = None
+        self.leaf: Leaf | None = None
+        self.known = known
 
-    def learn(self, name: Name, raw: bytes, value: bytes) -> None:
-        """Take note of a param that is new here, or other than the last time."""
-        self.misses += 1
-        # Cookies are counted, whatever is in them.
-        may_come_again = len(raw) <= _LONGEST and self.misses < MOST_MISSES and name.kind != COOKIE
-        self.run = _run_of_one(name, raw, value) if may_come_again else None
+    def reach(self, further: "Step") -> "Step":
+        """A step that follows: the same as another, or that one."""
+        step = self.then
+        number = 0
+        while step is not None:
+            if step.lead == further.lead and step.name == further.name:
+                return step
+            number += 1
+            if number == _MOST_BESIDE - 1:
+                step.other = None
+            step = step.other
+        further.other = self.then
+        self.then = further
+        return further
+
+    def end(self, leaf: "Leaf") -> bool:
+        """Have a leaf, unless the same is there."""
+        number = 0
+        other = self.leaf
+        while other is not None:
+            if other.tail == leaf.tail:
+                return False
+            number += 1
+            if number == _MOST_BESIDE - 1:
+                other.other = None
+            other = other.other
+        leaf.other = self.leaf
+        self.leaf = leaf
+        return True
 
 
 class Memory:
     """What came before.
 
     Attributes:
-        places: by number.
-        readings: how many blocks were read since all was forgotten. That happens from time to
-            time, for places where another param stands now than at first.
+        root: where all paths begin.
+        readings: how many blocks were read since all was forgotten.
     """
 
-    __slots__ = ("beyond", "places", "readings")
+    __slots__ = ("_leaves", "_misses", "_steps", "readings", "root")
 
     def __init__(self) -> None:
-        self.places: list[Place] = []
+        self.root = Step(b"", b"", Known())
         self.readings: i64 = 0
-        self.beyond = Place()
-        self.beyond.misses = MOST_MISSES
+        self._misses: i64 = 0
+        self._steps: i64 = 0
+        self._leaves: i64 = 0
 
-    def recall(self) -> list[Place]:
-        """What to compare the next block with."""
-        self.readings += 1
-        if self.readings > _FORGET_AFTER:
-            self.readings = 0
-            self.places = []
-        elif self.readings % _JOIN_EVERY == _JOIN_FIRST:
-            self._join()
-        return self.places
+    def forget(self) -> None:
+        """Begin afresh."""
+        names.clear()
+        self.root = Step(b"", b"", Known())
+        self.readings = 0
+        self._misses = 0
+        self._steps = 0
+        self._leaves = 0
 
-    def place(self, number: "i64") -> Place:
-        """The place of that number, which may be new."""
-        places = self.places
-        known: i64 = len(places)
-        if number < known:
-            return places[number]
-        if number > known or number >= _MOST_PLACES:
-            return self.beyond
-        place = Place()
-        places.append(place)
-        return place
+    def missed(self, block: bytes, count: "i64") -> None:
+        """A block was read, to its end, that was not known."""
+        self._misses += 1
+        if (
+            self._misses % _LEARN_EVERY == 0
+            and self._leaves < _MOST_LEAVES
+            and self._steps < _MOST_STEPS
+            and count <= _MOST_PARAMS
+        ):
+            self._learn(block)
 
-    def _join(self) -> None:
-        """Make runs of neighbours that have come again and again."""
-        stretch: list[Place] = []
-        for place in self.places:
-            run = place.run
-            if run is not None:
-                place.run = run.shorter or run
-            if run is not None and not place.misses:
-                stretch.append(place)
-            else:
-                _join(stretch)
-                stretch = []
-        _join(stretch)
+    def _learn(self, block: bytes) -> None:
+        leaf = Leaf()
+        path: list[Step] = []
+        kept: i64 = 0
+        begin: i64 = 0
+        at: i64 = 0
+        end: i64 = len(block)
+        while at < end:
+            start = at
+            at, name_length, value_length = long_lengths(block, at)
+            middle: i64 = at + name_length
+            at = middle + value_length
+            raw = block[middle - name_length : middle]
+            name = names[raw]
+            value = block[middle:at]
+            if at - start <= _LONGEST and name.comes_again(value):
+                leaf.add(name, value, 0)
+                kept += at - start
+                continue
+            if block[start] >= 128 or name_length > LearnedNames.LONGEST:
+                return
+            if name.kind == HOST and leaf.host >= 0:
+                return
+            leaf.add(name, None, len(path))
+            path.append(Step(block[begin : start + 1], raw, leaf.so_far()))
+            begin = at
+        leaf.tail = block[begin:]
+        leaf.size = len(leaf.tail)
+        if kept <= _MOST_KEPT:
+            self._keep(path, leaf)
 
-
-def _join(stretch: list[Place]) -> None:
-    runs = [place.run for place in stretch if place.run is not None]
-    if len(runs) < 2:
-        return
-    joined = Run(b"".join([run.raw for run in runs]), runs[0])
-    for run in runs:
-        joined.add(run)
-    stretch[0].run = joined
+    def _keep(self, path: list[Step], leaf: Leaf) -> None:
+        step = self.root
+        for further in path:
+            step = step.reach(further)
+            if step is further:
+                self._steps += 1
+        if step.end(leaf):
+            self._leaves += 1
 
 
 memory: Final = Memory()

@@ -5,10 +5,29 @@ from typing import TYPE_CHECKING, Final
 
 from trifcgi._compiled import mypyc_attr
 from trifcgi.cgi import target
-from trifcgi.cgi.environ import Environ, read_environ
-from trifcgi.cgi.names import COOKIE, ENVIRON_NAMES, HEADER_NAMES, TOKEN
-from trifcgi.cgi.reading import read_pairs, read_params
-from trifcgi.protocol.pairs import COMPILED, decode_pairs
+from trifcgi.cgi.environ import is_settled, keep_environ, pick_environ, usual_environ
+from trifcgi.cgi.known import (
+    CONTENT_LENGTH,
+    CONTENT_TYPE,
+    HTTPS,
+    PATH_INFO,
+    QUERY_STRING,
+    REMOTE_ADDR,
+    REMOTE_PORT,
+    REMOTE_USER,
+    REQUEST_METHOD,
+    REQUEST_SCHEME,
+    REQUEST_URI,
+    SCRIPT_NAME,
+    SERVER_ADDR,
+    SERVER_NAME,
+    SERVER_PORT,
+    SERVER_PROTOCOL,
+    Leaf,
+)
+from trifcgi.cgi.names import TOKEN
+from trifcgi.cgi.reading import Reading, read_pairs, read_params
+from trifcgi.protocol.pairs import COMPILED
 
 if TYPE_CHECKING:
     from mypy_extensions import i64
@@ -32,7 +51,8 @@ class BadParams(ValueError):
     """The params make no HTTP request; the message says in a sentence what is missing."""
 
 
-def _text(path: bytes) -> str:
+def text_of(path: bytes) -> str:
+    """A path as text; see :attr:`Meaning.path`."""
     try:
         return path.decode()
     except UnicodeDecodeError:
@@ -94,6 +114,45 @@ def _method(given: bytes | None) -> str:
     return given.decode("ascii")
 
 
+def client_of(reading: Reading) -> tuple[str, int] | None:
+    """See :attr:`Meaning.client`."""
+    address: bytes | None = reading.values[REMOTE_ADDR]
+    if not address or address == b"unix:":
+        return None
+    return address.decode("latin-1"), _port(reading.values[REMOTE_PORT])
+
+
+def headers_of(reading: Reading) -> list[tuple[bytes, bytes]]:
+    """See :attr:`Meaning.headers`."""
+    leaf = reading.leaf
+    if leaf is None:
+        headers = reading.headers.copy()
+    else:  # as Known.fill_headers, without the call
+        headers = leaf.headers.copy()
+        found = reading.found
+        for slot in leaf.fields:
+            headers[slot.place] = (slot.header, found[slot.number])
+    if reading.cookies > 1:
+        headers = _with_one_cookie(headers)
+    values = reading.values
+    media_type = values[CONTENT_TYPE]
+    if media_type:
+        headers.append((b"content-type", media_type))
+    length = values[CONTENT_LENGTH]
+    if length and _number(length) is not None:
+        headers.append((b"content-length", length))
+    return headers
+
+
+def cut_of(reading: Reading, mount: str | None) -> tuple[bytes, bytes]:
+    """The decoded path in two pieces: down to where the app lives, and from there on."""
+    values = reading.values
+    script_name, path_info, uri = values[SCRIPT_NAME], values[PATH_INFO], values[REQUEST_URI]
+    if mount is None:
+        return target.front_end_cut(script_name, path_info, uri)
+    return target.cut(script_name, path_info, uri, target.mount_bytes(mount))
+
+
 @mypyc_attr(free_list_len=1)
 class Meaning:
     """One request's params, understood. Each attribute is worked out when it is asked for.
@@ -110,58 +169,41 @@ class Meaning:
         path_info: the decoded path from there on, as bytes.
     """
 
-    __slots__ = (
-        "_environ",
-        "_given",
-        "_has_headers",
-        "_reading",
-        "method",
-        "path_info",
-        "script_name",
-    )
+    __slots__ = ("_pairs", "_reading", "_values", "method", "path_info", "script_name")
 
     def __init__(
         self,
-        params: Sequence[tuple[bytes, bytes]] | bytes,
+        params: Sequence[tuple[bytes, bytes]] | bytes | Reading,
         *,
         mount: str | None = None,
-        wsgi: bool = False,
     ) -> None:
         """Understand the params of a request.
 
         Args:
             params: the params with duplicates, as pairs, or as they came over the wire (§3.4)
-                and :func:`~trifcgi.protocol.decode_pairs` takes them.
+                and :func:`~trifcgi.protocol.decode_pairs` takes them, or read already.
             mount: the URL prefix that the app lives under, ``/app``, in place of the
                 front end's own idea. A path outside it is left whole, under the root.
-            wsgi: whether all that is wanted is :meth:`wsgi_environ`.
 
         Raises:
             BadParams: there is no REQUEST_METHOD, or it is no method.
             ValueError: a mount that does not begin with a slash.
+            ProtocolError: they end inside a pair.
         """
-        self._given = params
-        self._environ: Environ | None = None
-        self._has_headers = False
-        if not isinstance(params, bytes):
-            reading = read_pairs(params)
-        elif wsgi:
-            self._environ = environ = read_environ(params)
-            reading = environ.reading
+        self._pairs: Sequence[tuple[bytes, bytes]] | None = None
+        if isinstance(params, Reading):
+            reading = params
+        elif isinstance(params, bytes):
+            reading = read_params(params, len(params))
         else:
-            reading = read_params(params)
-            self._has_headers = True
+            self._pairs = params
+            reading = read_pairs(params)
         self._reading = reading
-        self.method: str = _method(reading.request_method)
+        self._values = reading.values
+        self.method: str = _method(self._values[REQUEST_METHOD])
         self.script_name: bytes
         self.path_info: bytes
-        script_name, path_info = reading.script_name, reading.path_info
-        if mount is None:
-            cut = target.front_end_cut(script_name, path_info, reading.request_uri)
-        else:
-            prefix = target.mount_bytes(mount)
-            cut = target.cut(script_name, path_info, reading.request_uri, prefix)
-        self.script_name, self.path_info = cut
+        self.script_name, self.path_info = cut_of(reading, mount)
 
     def __repr__(self) -> str:
         return f"<Meaning {self.method} {self.raw_path!r}>"
@@ -173,13 +215,13 @@ class Meaning:
         Bytes that are no UTF-8 show as U+FFFD, so that the text can always be encoded again;
         :attr:`raw_path` still has them.
         """
-        path = _text(self.path_info)
+        path = text_of(self.path_info)
         return self.root_path + path if self.script_name else path
 
     @property
     def root_path(self) -> str:
         """Where the app lives, ``""`` for the root; :attr:`path` begins with it."""
-        return _text(self.script_name)
+        return text_of(self.script_name)
 
     @property
     def raw_path(self) -> bytes:
@@ -188,27 +230,27 @@ class Meaning:
         Where the front end does not say, the decoded path, escaped.
         """
         path = self.script_name + self.path_info if self.script_name else self.path_info
-        return target.raw_path(self._reading.request_uri, path)
+        return target.raw_path(self._values[REQUEST_URI], path)
 
     @property
     def query_string(self) -> bytes:
         """What follows the ``?``, escaped; ``b""`` without one."""
-        return target.query_string(self._reading.query_string, self._reading.request_uri)
+        return target.query_string(self._values[QUERY_STRING], self._values[REQUEST_URI])
 
     @property
     def http_version(self) -> str:
         """``1.0``, ``1.1``, ``2`` or ``3``: between client and front end."""
-        return _HTTP_VERSIONS.get(self._reading.server_protocol or b"", "1.1")
+        return _HTTP_VERSIONS.get(self._values[SERVER_PROTOCOL] or b"", "1.1")
 
     @property
     def scheme(self) -> str:
         """``https`` or ``http``: by HTTPS, which all front ends send on TLS only, else by
         REQUEST_SCHEME, which HAProxy does not send. Never by a header.
         """
-        https = self._reading.https
+        https = self._values[HTTPS]
         if https is not None and https.lower() in {b"on", b"1"}:
             return "https"
-        scheme = self._reading.request_scheme
+        scheme = self._values[REQUEST_SCHEME]
         if scheme is None or scheme == b"http":
             return "http"
         return "https" if scheme.lower() == b"https" else "http"
@@ -220,10 +262,7 @@ class Meaning:
         ``None`` for HAProxy's health checks, which name none, and for clients of an nginx on
         a Unix socket (``unix:``).
         """
-        address = self._reading.remote_addr
-        if not address or address == b"unix:":
-            return None
-        return address.decode("latin-1"), _port(self._reading.remote_port)
+        return client_of(self._reading)
 
     @property
     def server(self) -> tuple[str, int] | None:
@@ -233,12 +272,14 @@ class Meaning:
         that. SERVER_PORT comes before a port within SERVER_NAME (HAProxy); without both it is
         the scheme's. ``None`` when there is no name at all: Caddy, lighttpd, HTTP/1.0.
         """
-        reading = self._reading
-        host, port_in_name = _split_host(reading.server_name or b"")
-        host = host or (reading.server_addr or b"").decode("latin-1")
+        values = self._values
+        host, port_in_name = _split_host(values[SERVER_NAME] or b"")
+        if not host:
+            address: bytes = values[SERVER_ADDR] or b""
+            host = address.decode("latin-1")
         if not host:
             return None
-        port = _port(reading.server_port) or port_in_name
+        port = _port(values[SERVER_PORT]) or port_in_name
         return host, port or _DEFAULT_PORTS[self.scheme]
 
     @property
@@ -248,12 +289,12 @@ class Meaning:
         nginx sends ``""`` for no body, Caddy ``-1`` for a chunked one, Apache nothing for
         either. Only the end of stdin ends a body.
         """
-        return _number(self._reading.content_length)
+        return _number(self._values[CONTENT_LENGTH])
 
     @property
     def content_type(self) -> bytes | None:
         """The body's media type; ``None`` where it is absent or empty."""
-        return self._reading.content_type or None
+        return self._values[CONTENT_TYPE] or None
 
     @property
     def remote_user(self) -> str | None:
@@ -263,7 +304,7 @@ class Meaning:
         client's ``Authorization`` header, whose password nobody has checked. Only behind a
         front end that is configured to check it does it prove anything.
         """
-        user = self._reading.remote_user
+        user = self._values[REMOTE_USER]
         return user.decode("latin-1") if user else None
 
     @property
@@ -275,22 +316,7 @@ class Meaning:
         joined with ``"; "`` (RFC 9113 §8.2.3). See :mod:`trifcgi.cgi.names` for what is
         left out.
         """
-        given = self._given
-        reading = self._reading
-        if isinstance(given, bytes):
-            read = reading if self._has_headers else read_params(given)
-            self._has_headers = False  # they are the caller's from now on
-            headers = read.headers
-            if read.cookies > 1:
-                headers = _with_one_cookie(headers)
-        else:
-            headers = _pick_headers(given)
-        if reading.content_type:
-            headers.append((b"content-type", reading.content_type))
-        length = reading.content_length
-        if length and self.content_length is not None:
-            headers.append((b"content-length", length))
-        return headers
+        return headers_of(self._reading)
 
     def wsgi_environ(self) -> dict[str, str]:
         """A new PEP 3333 environ, complete but for the ``wsgi.`` keys.
@@ -300,22 +326,29 @@ class Meaning:
         are joined, with ``"; "`` for cookies and ``", "`` for others (RFC 9110 §5.3). See
         :attr:`remote_user` before trusting REMOTE_USER.
         """
-        read, self._environ = self._environ, None
-        given = self._given
-        if isinstance(given, bytes):
-            read = read or read_environ(given)
-            environ = read.values
-            if not read.apart:
-                _join_repeated(decode_pairs(given), environ)
-            if not read.correct:
+        reading = self._reading
+        leaf = reading.leaf
+        environ = usual_environ(reading)
+        if environ is None:
+            pairs = self._pairs
+            environ = pick_environ(reading.pairs() if pairs is None else pairs)
+            if leaf is None or not leaf.apart:
                 self._correct(environ)
-                read.keep()
-        else:
-            environ = _pick_environ(given)
+            else:
+                self._correct_and_keep(environ, leaf)
+        elif leaf is None or not leaf.settled:
             self._correct(environ)
         environ["SCRIPT_NAME"] = self.script_name.decode("latin-1")
         environ["PATH_INFO"] = self.path_info.decode("latin-1")
         return environ
+
+    def _correct_and_keep(self, environ: dict[str, str], leaf: Leaf) -> None:
+        leaf.settled = is_settled(leaf)
+        if not leaf.settled:
+            keep_environ(leaf, environ)
+        self._correct(environ)
+        if leaf.settled:
+            keep_environ(leaf, environ)
 
     def _correct(self, environ: dict[str, str]) -> None:
         """Make an environ what WSGI wants, all but its path."""
@@ -343,46 +376,6 @@ def _names_server(environ: dict[str, str]) -> bool:
     return len(port) < 5 and port.isascii() and port.isdigit() and not port.startswith("0")
 
 
-def _pick_headers(pairs: Sequence[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
-    """The headers in pairs, under their own names."""
-    names = HEADER_NAMES
-    headers = [
-        (name, value)
-        for param, value in pairs
-        if (name := names[param]) is not None and (value or name != b"host")
-    ]
-    if sum(name is COOKIE for name, _ in headers) < 2:
-        return headers
-    return _with_one_cookie(headers)
-
-
-def _pick_environ(pairs: Sequence[tuple[bytes, bytes]]) -> dict[str, str]:
-    """The WSGI environ in pairs."""
-    environ: dict[str, str] = {}
-    names = ENVIRON_NAMES
-    kept = 0
-    for param, value in pairs:
-        name = names[param]
-        if name is not None:
-            environ[name] = value.decode("latin-1")
-            kept += 1
-    if len(environ) != kept:
-        _join_repeated(pairs, environ)
-    return environ
-
-
-def _join_repeated(pairs: Sequence[tuple[bytes, bytes]], environ: dict[str, str]) -> None:
-    values: dict[str, list[bytes]] = {}
-    for param, value in pairs:
-        name = ENVIRON_NAMES[param]
-        if name is not None and name.startswith("HTTP_"):
-            values.setdefault(name, []).append(value)
-    for name, repeated in values.items():
-        if len(repeated) > 1:
-            separator = b"; " if name == "HTTP_COOKIE" else b", "
-            environ[name] = separator.join(repeated).decode("latin-1")
-
-
 def _with_one_cookie(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
     cookies = [value for name, value in headers if name == b"cookie"]
     others = [header for header in headers if header[0] != b"cookie"]
@@ -399,4 +392,4 @@ def wsgi_environ(
     Raises:
         BadParams: the params make no request.
     """
-    return Meaning(params, mount=mount, wsgi=True).wsgi_environ()
+    return Meaning(params, mount=mount).wsgi_environ()

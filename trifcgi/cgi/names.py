@@ -29,7 +29,7 @@ import re
 from collections.abc import Callable
 from typing import Final, TypeVar
 
-__all__ = ["COOKIE", "ENVIRON_NAMES", "HEADER_NAMES", "TOKEN", "LearnedNames"]
+__all__ = ["COOKIE", "ENVIRON_NAMES", "TOKEN", "LearnedNames", "environ_name", "header_name"]
 
 TOKEN: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110 §5.6.2
 
@@ -55,11 +55,15 @@ class LearnedNames(dict[bytes, _T]):
 
     def __missing__(self, name: bytes) -> _T:
         answer = self._find_out(name)
+        self.keep(name, answer)
+        return answer
+
+    def keep(self, name: bytes, answer: _T) -> None:
+        """Keep an answer that was found out elsewhere."""
         if len(name) <= self.LONGEST:
             if len(self) >= self.MOST:
                 self.clear()
             self[name] = answer
-        return answer
 
 
 _PASSED_OVER: Final = frozenset(
@@ -81,10 +85,11 @@ _PASSED_OVER: Final = frozenset(
 
 
 COOKIE: Final = b"cookie"
-"""The one object that :data:`HEADER_NAMES` has for this name."""
+"""The one object that :func:`header_name` has for this name."""
 
 
-def _header_name(param: bytes) -> bytes | None:
+def header_name(param: bytes) -> bytes | None:
+    """The header that a param is, in lower case; ``None`` for no header."""
     if not param.startswith(b"HTTP_") or param in _PASSED_OVER:
         return None
     if TOKEN.fullmatch(param, 5) is None:
@@ -93,16 +98,14 @@ def _header_name(param: bytes) -> bytes | None:
     return COOKIE if name == COOKIE else name
 
 
-def _environ_name(param: bytes) -> str | None:
-    if param.startswith(b"HTTP_") and _header_name(param) is None:
+def environ_name(param: bytes) -> str | None:
+    """A param's key in a WSGI environ; ``None`` for what stays out."""
+    if param.startswith(b"HTTP_") and header_name(param) is None:
         return None
     if param.startswith(b"wsgi."):  # the server's own (PEP 3333)
         return None
     return param.decode("latin-1")
 
 
-HEADER_NAMES: Final = LearnedNames(_header_name)
-"""From a param's name to the header's, in lower case; ``None`` for no header."""
-
-ENVIRON_NAMES: Final = LearnedNames(_environ_name)
+ENVIRON_NAMES: Final = LearnedNames(environ_name)
 """From a param's name to its key in a WSGI environ; ``None`` for what stays out."""

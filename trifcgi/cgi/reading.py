@@ -1,39 +1,30 @@
 """A block of params, gone through once; compiled."""
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from trifcgi._compiled import mypyc_attr
 from trifcgi.cgi.known import (
-    CONTENT_LENGTH,
-    CONTENT_TYPE,
     COOKIE,
+    FORGET_AFTER,
     HEADER,
     HOST,
-    HTTPS,
-    MOST_MISSES,
-    PATH_INFO,
-    QUERY_STRING,
-    REMOTE_ADDR,
-    REMOTE_PORT,
-    REMOTE_USER,
-    REQUEST_METHOD,
-    REQUEST_SCHEME,
-    REQUEST_URI,
-    SCRIPT_NAME,
-    SERVER_ADDR,
-    SERVER_NAME,
-    SERVER_PORT,
-    SERVER_PROTOCOL,
+    NOTHING,
+    Leaf,
+    Name,
+    Step,
     memory,
     names,
 )
-from trifcgi.protocol.pairs import long_lengths
+from trifcgi.protocol.pairs import count_pairs, decode_pairs, long_lengths, truncated
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from mypy_extensions import i64
 
 __all__ = ["Reading", "read_pairs", "read_params"]
+
+_NONE: Final[list[Any]] = []
 
 
 @mypyc_attr(free_list_len=1, acyclic=True)
@@ -41,164 +32,165 @@ class Reading:
     """What is in a block.
 
     Attributes:
-        headers: the headers, under their own names, in order.
-        cookies: how many of them are cookies.
-
-    The others are the params of those names; of a repeated one the last.
+        block: it.
+        count: how many params there are.
+        values: those that are asked for by name, by kind; of a repeated one the last.
+        leaf: what is known of such blocks, if anything is.
+        found: the values that it leaves open.
+        headers: the headers, under their own names, in order; where there is no leaf.
+        cookies: how many headers are cookies.
     """
 
-    __slots__ = (
-        "content_length",
-        "content_type",
-        "cookies",
-        "headers",
-        "https",
-        "path_info",
-        "query_string",
-        "remote_addr",
-        "remote_port",
-        "remote_user",
-        "request_method",
-        "request_scheme",
-        "request_uri",
-        "script_name",
-        "server_addr",
-        "server_name",
-        "server_port",
-        "server_protocol",
-    )
+    block = b""
+    count: "i64" = 0
+    values: list[Any] = NOTHING
+    leaf: Leaf | None = None
+    found: list[bytes] = _NONE
+    headers: list[Any] = _NONE
+    cookies: "i64" = 0
 
-    def __init__(self) -> None:
-        # Pairs of bytes; but compiled code takes a declared tuple apart whenever it passes.
-        self.headers: list[Any] = []
-        self.cookies: i64 = 0
-        self.content_length: bytes | None = None
-        self.content_type: bytes | None = None
-        self.https: bytes | None = None
-        self.path_info: bytes | None = None
-        self.query_string: bytes | None = None
-        self.remote_addr: bytes | None = None
-        self.remote_port: bytes | None = None
-        self.remote_user: bytes | None = None
-        self.request_method: bytes | None = None
-        self.request_scheme: bytes | None = None
-        self.request_uri: bytes | None = None
-        self.script_name: bytes | None = None
-        self.server_addr: bytes | None = None
-        self.server_name: bytes | None = None
-        self.server_port: bytes | None = None
-        self.server_protocol: bytes | None = None
-
-    def put(self, kind: "i64", value: bytes) -> None:
-        """Keep a param that is asked for by name; others are passed over."""
-        if kind == REQUEST_METHOD:
-            self.request_method = value
-        elif kind == CONTENT_TYPE:
-            self.content_type = value
-        elif kind == CONTENT_LENGTH:
-            self.content_length = value
-        elif kind == QUERY_STRING:
-            self.query_string = value
-        elif kind == SCRIPT_NAME:
-            self.script_name = value
-        elif kind == REQUEST_URI:
-            self.request_uri = value
-        elif kind == SERVER_PROTOCOL:
-            self.server_protocol = value
-        elif kind == REQUEST_SCHEME:
-            self.request_scheme = value
-        elif kind == REMOTE_ADDR:
-            self.remote_addr = value
-        elif kind == REMOTE_PORT:
-            self.remote_port = value
-        elif kind == REMOTE_USER:
-            self.remote_user = value
-        elif kind == SERVER_ADDR:
-            self.server_addr = value
-        elif kind == SERVER_PORT:
-            self.server_port = value
-        elif kind == SERVER_NAME:
-            self.server_name = value
-        elif kind == PATH_INFO:
-            self.path_info = value
-        elif kind == HTTPS:
-            self.https = value
+    def pairs(self) -> list[tuple[bytes, bytes]]:
+        """All params, as pairs."""
+        leaf = self.leaf
+        if leaf is None:
+            return decode_pairs(self.block)
+        pairs = leaf.pairs.copy()
+        found = self.found
+        for slot in leaf.varying:
+            pairs[slot.place] = (slot.raw, found[slot.number])
+        return pairs
 
 
-def read_pairs(pairs: Sequence[tuple[bytes, bytes]]) -> Reading:
-    """The params that are asked for by name, without the headers."""
-    find = dict(pairs).get
+def read_params(block: bytes, most: "i64") -> Reading:
+    """Read a block, as far as it is not known already.
+
+    Args:
+        block: it.
+        most: nothing is made of a block with more params than that; the count tells.
+
+    Raises:
+        ProtocolError: the block ends inside a pair.
+    """
+    memory.readings += 1
+    if memory.readings > FORGET_AFTER:
+        memory.forget()
+    found: list[bytes] = []
+    last = memory.root
+    step = last.then
+    at: i64 = 0
+    end: i64 = len(block)
+    try:
+        while step is not None:
+            start: i64 = at + step.size
+            if block[at:start] == step.lead:
+                length: i64 = block[start]
+                if length >= 128:
+                    start, _, length = long_lengths(block, start - 1)
+                    start -= 1
+                middle: i64 = start + step.length
+                if block[start + 1 : middle] == step.name:
+                    at = middle + length
+                    found.append(block[middle:at])
+                    last = step
+                    step = step.then
+                    continue
+            step = step.other
+    except IndexError:
+        pass  # it ends where a length should be
+    leaf = last.leaf
+    # A last value that is cut short is found out here, too.
+    while leaf is not None and (at + leaf.size != end or block[at:] != leaf.tail):
+        leaf = leaf.other
+    if leaf is None or leaf.count > most or (leaf.host >= 0 and not found[leaf.host]):
+        return _read_on(block, most, last, at, found)
     reading = Reading()
-    reading.content_length = find(b"CONTENT_LENGTH")
-    reading.content_type = find(b"CONTENT_TYPE")
-    reading.https = find(b"HTTPS")
-    reading.path_info = find(b"PATH_INFO")
-    reading.query_string = find(b"QUERY_STRING")
-    reading.remote_addr = find(b"REMOTE_ADDR")
-    reading.remote_port = find(b"REMOTE_PORT")
-    reading.remote_user = find(b"REMOTE_USER")
-    reading.request_method = find(b"REQUEST_METHOD")
-    reading.request_scheme = find(b"REQUEST_SCHEME")
-    reading.request_uri = find(b"REQUEST_URI")
-    reading.script_name = find(b"SCRIPT_NAME")
-    reading.server_addr = find(b"SERVER_ADDR")
-    reading.server_name = find(b"SERVER_NAME")
-    reading.server_port = find(b"SERVER_PORT")
-    reading.server_protocol = find(b"SERVER_PROTOCOL")
+    reading.block = block
+    reading.count = leaf.count
+    reading.leaf = leaf
+    reading.found = found
+    reading.cookies = leaf.cookies
+    reading.values = values = leaf.values.copy()
+    for slot in leaf.named:
+        values[slot.kind] = found[slot.number]
     return reading
 
 
-def read_params(block: bytes) -> Reading:
-    """Read a block that can be decoded without an error, for ASGI and the like."""
+def _read_on(block: bytes, most: "i64", last: Step, at: "i64", found: list[bytes]) -> Reading:
+    """Read a block of which only the beginning is known: as far as a step, and what it found."""
     reading = Reading()
+    reading.block = block
+    if len(block) > 2 * most:
+        reading.count = count_pairs(block, most)
+        if reading.count > most:
+            return reading
+    known = last.known
+    if known.host >= 0 and not found[known.host]:
+        known = memory.root.known
+        at = 0
+    reading.count = known.count
+    reading.cookies = known.cookies
+    reading.values = known.fill(found)
+    reading.headers = known.fill_headers(found)
+    _collect(block, at, reading)
+    memory.missed(block, reading.count)
+    return reading
+
+
+def _collect(block: bytes, begin: "i64", reading: Reading) -> None:
+    values = reading.values
     headers = reading.headers
-    places = memory.recall()
-    known: i64 = len(places)
-    number: i64 = 0
-    at: i64 = 0
+    new: list[Name] = []
+    count: i64 = reading.count
+    at: i64 = begin
     end: i64 = len(block)
-    while at < end:
-        place = places[number] if number < known else memory.place(number)
-        run = place.run
-        while run is not None and not run.is_at(block, at):
-            run = run.shorter
-        if run is not None:
-            for header in run.headers:  # They are few: to extend the list costs more.
-                headers.append(header)
-            for variable in run.variables:
-                reading.put(variable.kind, variable.value)
-            if place.misses:
-                place.misses -= 1
-            number += run.count
-            at += run.size
-            continue
-        start = at
-        name_length: i64 = block[at]
-        value_length: i64 = block[at + 1]
-        if name_length < 128 and value_length < 128:
-            at += 2
-        else:
-            at, name_length, value_length = long_lengths(block, at)
-        middle = at + name_length
-        stop = middle + value_length
-        name = place.name
-        if name_length != name.length or block[at:middle] != name.raw:
-            name = names[block[at:middle]]
-            if name.short:
-                place.name = name
+    try:
+        while at < end:
+            count += 1
+            name_length: i64 = block[at]
+            length: i64 = block[at + 1]
+            if name_length < 128 and length < 128:
+                at += 2
+            else:
+                at, name_length, length = long_lengths(block, at)
+            middle: i64 = at + name_length
+            raw = block[at:middle]
+            name = names.get(raw)
+            if name is None:
+                name = Name(raw)
+                new.append(name)
+            at = middle + length
+            kind = name.kind
+            if kind >= HEADER:
+                if kind == COOKIE:
+                    reading.cookies += 1
+                if length or kind != HOST:  # Caddy's word for: there was none
+                    headers.append((name.header, block[middle:at]))
+            elif kind:
+                values[kind] = block[middle:at]
+    except IndexError:
+        raise truncated(end) from None
+    if at != end:
+        raise truncated(end)
+    reading.count = count
+    # Not before: what looks like a name in a malformed block may be anything.
+    for name in new:
+        names.keep(name.raw, name)
+
+
+def read_pairs(pairs: "Sequence[tuple[bytes, bytes]]") -> Reading:
+    """The params of a block that has been taken apart."""
+    reading = Reading()
+    reading.count = len(pairs)
+    reading.values = values = NOTHING.copy()
+    reading.headers = headers = []
+    for param, value in pairs:
+        name = names[param]
         kind = name.kind
         if kind >= HEADER:
             if kind == COOKIE:
                 reading.cookies += 1
-            if value_length or kind != HOST:  # Caddy's word for: there was none
-                headers.append((name.header, block[middle:stop]))
+            if value or kind != HOST:
+                headers.append((name.header, value))
         elif kind:
-            reading.put(kind, block[middle:stop])
-        if place.misses < MOST_MISSES:
-            if name.again or not value_length:
-                place.learn(name, block[start:stop], block[middle:stop])
-            elif place.run is not None:
-                place.misses += 1
-        number += 1
-        at = stop
+            values[kind] = value
     return reading

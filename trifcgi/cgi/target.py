@@ -183,6 +183,9 @@ def raw_path(uri: bytes | None, path: bytes) -> bytes:
     FallbackResource, an index file), it is the decoded path, percent-encoded.
     """
     if uri is not None:
+        raw = uri.partition(b"?")[0] if _QUESTION_MARK in uri else uri
+        if raw == path and raw[0] == _SLASH and _HASH not in raw:
+            return raw
         raw = _uri_path(uri)
         if _belongs(raw, path):
             return raw

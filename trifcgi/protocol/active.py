@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
-from trifcgi.protocol.pairs import count_pairs, decode_pairs
+from trifcgi.protocol.receiver import Receiver
 from trifcgi.protocol.states import (
     APPLICATION_STEPS,
     FRONT_END_STEPS,
@@ -163,65 +163,36 @@ class ParamsBudget:
             request.block += content
         return True
 
-    def count(self, request: ActiveRequest, block: bytes) -> bool:
+    def take(self, request: ActiveRequest, block: bytes, receiver: Receiver) -> bool:
         """Count the pairs of a request's params, which are complete; false when a limit forbids
         them. A block that was counted can be decoded without an error.
 
         Raises:
             ProtocolError: they end inside a pair.
         """
-        found: i64 = count_pairs(block, self._max_pairs)
-        if found > self._max_pairs or self._pairs_total + found > self._max_pairs_total:
+        most = self._max_pairs
+        found: i64 = receiver.take_params(block, most)
+        if found > most or self._pairs_total + found > self._max_pairs_total:
             self.refuse(request)
             return False
         request.pairs = found
         self._pairs_total += found
         return True
 
-    def decode(self, request: ActiveRequest, block: bytes) -> list[tuple[bytes, bytes]] | None:
-        """The pairs of a request's params, counted as :meth:`count` does it: in Python itself one
-        way through them is faster than two.
+    def take_all(self, request: ActiveRequest, block: bytes, receiver: Receiver) -> bool:
+        """The same with params that have come at once, their bytes included, where those of no
+        other request are counted; nothing is counted when a limit forbids them.
         """
+        size: i64 = len(block)
+        if size > self._max_params or size > self._max_params_total:
+            return False
         most = self._max_pairs
-        if len(block) > 2 * most and count_pairs(block, most) > most:
-            self.refuse(request)
-            return None
-        pairs = decode_pairs(block)
-        if self._pairs_total + len(pairs) > self._max_pairs_total:
-            self.refuse(request)
-            return None
-        request.pairs = len(pairs)
-        self._pairs_total += request.pairs
-        return pairs
-
-    def count_all(self, request: ActiveRequest, block: bytes) -> bool:
-        """Count params that have come at once, their bytes and pairs, where those of no other
-        request are counted; false, and nothing is counted, when a limit forbids them.
-
-        Raises:
-            ProtocolError: they end inside a pair.
-        """
-        if len(block) > self._max_params or len(block) > self._max_params_total:
+        found: i64 = receiver.take_params(block, most)
+        if found > most:
             return False
-        found: i64 = count_pairs(block, self._max_pairs)
-        if found > self._max_pairs:
-            return False
-        request.size = self._size_total = len(block)
+        request.size = self._size_total = size
         request.pairs = self._pairs_total = found
         return True
-
-    def decode_all(self, request: ActiveRequest, block: bytes) -> list[tuple[bytes, bytes]] | None:
-        """The pairs of such params, counted as :meth:`count_all` does it."""
-        size = len(block)
-        most = self._max_pairs
-        if size > self._max_params or size > self._max_params_total:
-            return None
-        if size > 2 * most and count_pairs(block, most) > most:
-            return None
-        pairs = decode_pairs(block)
-        request.size = self._size_total = size
-        request.pairs = self._pairs_total = len(pairs)
-        return pairs
 
     def refuse(self, request: ActiveRequest) -> None:
         """Forget the params of a request, those that are still to come included."""

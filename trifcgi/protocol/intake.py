@@ -24,7 +24,7 @@ from trifcgi.protocol.events import (
     ValuesReceived,
 )
 from trifcgi.protocol.framing import Output
-from trifcgi.protocol.pairs import COMPILED, decode_pairs, encode_pairs
+from trifcgi.protocol.pairs import decode_pairs, encode_pairs
 from trifcgi.protocol.receiver import Receiver
 from trifcgi.protocol.records import (
     PieceTaker,
@@ -138,20 +138,13 @@ class ApplicationIntake(PieceTaker):
             return False
         block = data[_PARAMS_AT : _PARAMS_AT + length]
         request = ActiveRequest(_SENT)
-        pairs: list[tuple[bytes, bytes]] | None = None
         try:
-            if COMPILED:
-                within = self._budget.count_all(request, block)
-            else:
-                pairs = self._budget.decode_all(request, block)
-                within = pairs is not None
+            within = self._budget.take_all(request, block, self._receiver)
         except ProtocolError:
             within = False
         if within:
             self._requests.put(1, request)
-            self._receiver.request_received(
-                1, _RESPONDER, kept, KEEP_CONN if kept else 0, block, pairs
-            )
+            self._receiver.request_received(1, _RESPONDER, kept, KEEP_CONN if kept else 0, block)
         return within
 
     def take_piece(self, record_type: "i64", request_id: "i64", content: bytes) -> None:
@@ -214,17 +207,12 @@ class ApplicationIntake(PieceTaker):
         if not isinstance(block, bytes):
             block = bytes(block)
         request.block = b""
-        pairs: list[tuple[bytes, bytes]] | None = None
         try:
-            if COMPILED:
-                within = self._budget.count(request, block)
-            else:
-                pairs = self._budget.decode(request, block)
-                within = pairs is not None
+            within = self._budget.take(request, block, self._receiver)
         except ProtocolError as error:
             raise ProtocolError(f"params of request {request_id}: {error}", request_id) from error
         if within:
-            self._receiver.params_received(request_id, block, pairs)
+            self._receiver.params_received(request_id, block)
         else:
             self._receiver.params_too_large(request_id)
 

@@ -44,10 +44,10 @@ def decode_pairs(block: bytes) -> list[tuple[bytes, bytes]]:
             at = middle + value_length
             append((block[middle - name_length : middle], block[middle:at]))
     except IndexError:
-        raise _truncated(end) from None
+        raise truncated(end) from None
     # Slices past the end come out short without an error, and end the loop: this finds them.
     if at != end:
-        raise _truncated(end)
+        raise truncated(end)
     return pairs
 
 
@@ -74,9 +74,9 @@ def count_pairs(block: bytes, most: "i64") -> "i64":
                 at, name_length, value_length = long_lengths(block, at)
                 at += name_length + value_length
     except IndexError:
-        raise _truncated(end) from None
+        raise truncated(end) from None
     if at > end:
-        raise _truncated(end)
+        raise truncated(end)
     return found
 
 
@@ -151,5 +151,6 @@ def _length(length: int) -> bytes:
     return (length | _LONG).to_bytes(4, "big")
 
 
-def _truncated(length: int) -> ProtocolError:
+def truncated(length: int) -> ProtocolError:
+    """What is wrong with a block that ends inside a pair."""
     return ProtocolError(f"a block of {length} bytes of name-value pairs ends inside a pair")

@@ -21,7 +21,7 @@ from trifcgi.protocol.events import (
     StdinReceived,
     ValuesRequested,
 )
-from trifcgi.protocol.pairs import decode_pairs
+from trifcgi.protocol.pairs import COMPILED, count_pairs, decode_pairs
 
 if TYPE_CHECKING:
     from mypy_extensions import i64
@@ -47,6 +47,23 @@ class Receiver:
         """See :class:`~trifcgi.protocol.RequestBegun`. ``role`` is a number here."""
         raise NotImplementedError
 
+    def take_params(self, block: bytes, most: "i64") -> "i64":
+        """Look through the params of a request, which are complete, ahead of
+        :meth:`params_received` or :meth:`params_too_large`: the one way through them that all
+        need, and whoever wants to know more of them keeps what it comes by.
+
+        Args:
+            block: they.
+            most: nothing is made of more pairs than that.
+
+        Returns:
+            How many pairs there are, or some number larger than ``most``.
+
+        Raises:
+            ProtocolError: they end inside a pair.
+        """
+        return count_pairs(block, most)
+
     def request_received(
         self,
         request_id: "i64",
@@ -54,26 +71,22 @@ class Receiver:
         keep_connection: bool,
         flags: "i64",
         block: bytes,
-        pairs: list[tuple[bytes, bytes]] | None,
     ) -> None:
         """A request has come at once and has no body: stands for :meth:`request_begun`,
         :meth:`params_received` and :meth:`stdin_ended`. A receiver that ends requests in one of
         these leaves out what follows.
         """
         self.request_begun(request_id, role, keep_connection, flags)
-        self.params_received(request_id, block, pairs)
+        self.params_received(request_id, block)
         self.stdin_ended(request_id)
 
-    def params_received(
-        self, request_id: "i64", block: bytes, pairs: list[tuple[bytes, bytes]] | None
-    ) -> None:
+    def params_received(self, request_id: "i64", block: bytes) -> None:
         """See :class:`~trifcgi.protocol.ParamsReceived`.
 
         Args:
             request_id: whose.
             block: what :func:`~trifcgi.protocol.decode_pairs` makes the pairs of, without an
                 error: whoever needs few of them, or all in another form, need not make them.
-            pairs: they, where they were made all the same.
         """
         raise NotImplementedError
 
@@ -113,10 +126,11 @@ class EventCollector(Receiver):
         events: those so far; whoever takes them puts a new list there.
     """
 
-    __slots__ = ("events",)
+    __slots__ = ("_pairs", "events")
 
     def __init__(self) -> None:
         self.events: list[Event] = []
+        self._pairs: list[tuple[bytes, bytes]] | None = None
 
     def request_begun(
         self, request_id: "i64", role: "i64", keep_connection: bool, flags: "i64"
@@ -124,14 +138,21 @@ class EventCollector(Receiver):
         known: Any = _ROLES.get(role, role)
         self.events.append(RequestBegun(request_id, known, keep_connection, flags))
 
-    def params_received(
-        self, request_id: "i64", block: bytes, pairs: list[tuple[bytes, bytes]] | None
-    ) -> None:
+    def take_params(self, block: bytes, most: "i64") -> "i64":
+        # Pairs are made once, but of a block that may have too many not before they are counted.
+        if COMPILED or len(block) > 2 * most:
+            return count_pairs(block, most)
+        self._pairs = pairs = decode_pairs(block)
+        return len(pairs)
+
+    def params_received(self, request_id: "i64", block: bytes) -> None:
+        pairs, self._pairs = self._pairs, None
         self.events.append(
             ParamsReceived(request_id, decode_pairs(block) if pairs is None else pairs)
         )
 
     def params_too_large(self, request_id: "i64") -> None:
+        self._pairs = None
         self.events.append(ParamsTooLarge(request_id))
 
     def stdin_received(self, request_id: "i64", data: bytes) -> None:

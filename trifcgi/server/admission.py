@@ -4,6 +4,7 @@ import logging
 import sys
 from typing import TYPE_CHECKING, Final
 
+from trifcgi.cgi.known import CONTENT_LENGTH, REQUEST_METHOD, REQUEST_TIMEOUT
 from trifcgi.protocol.constants import Role
 from trifcgi.protocol.pairs import long_lengths
 from trifcgi.server.ending import Refusal, describe
@@ -21,6 +22,7 @@ _log = logging.getLogger("trifcgi.server")
 _MAX_DIGITS: Final = 19
 
 # The names that are looked for, and two of their bytes: those of few others are the same.
+_LENGTH: Final = b"CONTENT_LENGTH"
 _METHOD: Final = b"REQUEST_METHOD"
 _METHOD_LENGTH: Final = 14
 _TIMEOUT: Final = b"REQUEST_TIMEOUT"
@@ -43,18 +45,25 @@ _TOO_LARGE: Final[Refusal] = (413, "The request's body is too large.", ())
 
 def admit(state: State, exchange: Exchange) -> Refusal | None:
     """Look at a request whose params are whole: ``None``, or why it is refused."""
-    told = _look(exchange.block) if exchange.block else _look_up(exchange)
-    exchange.may_be_head = told & _MAY_BE_HEAD != 0
-    if told & _HAS_METHOD == 0 and exchange.role is _RESPONDER:
+    reading = exchange.reading
+    if reading is None:
+        told = _look(exchange.block)
+        has_method = told & _HAS_METHOD != 0
+        has_timeout = told & _HAS_TIMEOUT != 0
+        exchange.may_be_head = told & _MAY_BE_HEAD != 0
+    else:
+        method: bytes | None = reading.values[REQUEST_METHOD]
+        has_method = bool(method)
+        has_timeout = reading.values[REQUEST_TIMEOUT] is not None
+        exchange.may_be_head = method == b"HEAD"
+    if not has_method and exchange.role is _RESPONDER:
         return _NO_METHOD
-    if state.max_body >= 0 and (
-        _number(exchange.find_param(b"CONTENT_LENGTH") or b"") > state.max_body
-    ):
+    if state.max_body >= 0 and _number(_find(exchange, CONTENT_LENGTH)) > state.max_body:
         return _TOO_LARGE
     if state.running >= state.max_requests:
         return _TOO_MANY
-    if told & _HAS_TIMEOUT != 0:
-        _shorten(exchange, exchange.find_param(b"REQUEST_TIMEOUT") or b"")
+    if has_timeout:
+        _shorten(exchange, _find(exchange, REQUEST_TIMEOUT))
     state.running += 1
     exchange.admitted = True
     return None
@@ -91,10 +100,14 @@ def _look(block: bytes) -> "i64":
     return told
 
 
-def _look_up(exchange: Exchange) -> "i64":
-    """The same where the pairs have been made."""
-    told: i64 = _HAS_METHOD | _MAY_BE_HEAD if exchange.method else 0
-    return told if exchange.find_param(_TIMEOUT) is None else told | _HAS_TIMEOUT
+def _find(exchange: Exchange, kind: "i64") -> bytes:
+    reading = exchange.reading
+    found: bytes | None
+    if reading is None:
+        found = exchange.find_param(_LENGTH if kind == CONTENT_LENGTH else _TIMEOUT)
+    else:
+        found = reading.values[kind]
+    return found or b""
 
 
 def _shorten(exchange: Exchange, wanted: bytes) -> None:

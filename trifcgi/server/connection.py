@@ -17,11 +17,13 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from trifcgi import protocol
+from trifcgi.cgi.reading import Reading, read_params
 from trifcgi.errors import ProtocolError
 from trifcgi.observe.instrument import StopReason
 from trifcgi.protocol.active import ByID
 from trifcgi.protocol.constants import ProtocolStatus, Role
 from trifcgi.protocol.framing import Output
+from trifcgi.protocol.pairs import count_pairs
 from trifcgi.protocol.receiver import Receiver
 from trifcgi.server import ending
 from trifcgi.server.admission import admit
@@ -95,6 +97,7 @@ class Connection(Receiver):
         "_cut_at",
         "_input_left",
         "_output",
+        "_reading",
         "_writers",
         "appointment",
         "cause",
@@ -150,6 +153,7 @@ class Connection(Receiver):
         self.finishing = False
         self.handing_over = False
         self._input_left = False
+        self._reading: Reading | None = None
         self._writers: trio.lowlevel.ParkingLot | None = None
         self.nursery: trio.Nursery | None = None
         self._cut_at = math.inf
@@ -350,6 +354,12 @@ class Connection(Receiver):
         if not keep and not self.exchanges:
             self.close("refused")
 
+    def take_params(self, block: bytes, most: "i64") -> "i64":
+        if not self.state.reads:
+            return count_pairs(block, most)
+        self._reading = reading = read_params(block, most)
+        return reading.count
+
     def request_received(
         self,
         request_id: "i64",
@@ -357,12 +367,13 @@ class Connection(Receiver):
         keep_connection: bool,
         flags: "i64",
         block: bytes,
-        pairs: list[tuple[bytes, bytes]] | None,
     ) -> None:
+        reading, self._reading = self._reading, None
         exchange = self._begin(request_id, role, keep_connection, NO_BODY)
         if exchange is None:
             return
-        exchange.take_params(block, pairs)
+        exchange.block = block
+        exchange.reading = reading
         refusal = admit(self.state, exchange)
         if refusal is None:
             exchange.phase = _QUEUED
@@ -374,13 +385,13 @@ class Connection(Receiver):
             exchange.body = Body()
             ending.refuse(exchange, refusal)
 
-    def params_received(
-        self, request_id: "i64", block: bytes, pairs: list[tuple[bytes, bytes]] | None
-    ) -> None:
+    def params_received(self, request_id: "i64", block: bytes) -> None:
+        reading, self._reading = self._reading, None
         exchange = self.exchanges.get(request_id)
         if exchange is None:
             return
-        exchange.take_params(block, pairs)
+        exchange.block = block
+        exchange.reading = reading
         if exchange.role is _AUTHORIZER:
             # lighttpd and mod_fcgid send no FCGI_STDIN to an authorizer (§6.3).
             exchange.body.ended = True
@@ -391,6 +402,7 @@ class Connection(Receiver):
             ending.refuse(exchange, refusal)
 
     def params_too_large(self, request_id: "i64") -> None:
+        self._reading = None
         exchange = self.exchanges.get(request_id)
         if exchange is None:
             return

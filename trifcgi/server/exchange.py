@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import trio
 
 from trifcgi.cgi import complete_head, end_of_head, is_bodyless
+from trifcgi.cgi.known import REQUEST_METHOD
 from trifcgi.errors import ResponseError
 from trifcgi.observe.instrument import Outcome, StopReason
 from trifcgi.protocol.constants import Role
@@ -137,6 +138,7 @@ class Exchange(Served):
     ) -> None:
         self.aborted_ = False
         self.block = b""
+        self.reading = None
         self.connection = connection
         self.number = number
         self.coroutine: Coroutine[Any, Any, Any] | None = None
@@ -188,7 +190,9 @@ class Exchange(Served):
     def pairs(self) -> Sequence[tuple[bytes, bytes]]:
         pairs = self._pairs
         if pairs is None:
-            pairs = self._pairs = decode_pairs(self.block)
+            reading = self.reading
+            pairs = decode_pairs(self.block) if reading is None else reading.pairs()
+            self._pairs = pairs
         return pairs
 
     @property
@@ -197,13 +201,6 @@ class Exchange(Served):
         if named is None:
             named = self._named = dict(self.pairs)
         return named
-
-    def take_params(self, block: bytes, pairs: list[tuple[bytes, bytes]] | None) -> None:
-        """The params are whole: one of the two is kept, the other made when it is asked for."""
-        if pairs is None:
-            self.block = block
-        else:
-            self._pairs = pairs
 
     def find_param(self, name: bytes) -> bytes | None:
         """One param's value."""
@@ -616,7 +613,12 @@ class Exchange(Served):
         """REQUEST_METHOD as it came; ``b""`` when absent."""
         method = self._method
         if method is None:
-            method = self._method = self.find_param(b"REQUEST_METHOD") or b""
+            reading = self.reading
+            if reading is None:
+                method = self.find_param(b"REQUEST_METHOD")
+            else:
+                method = reading.values[REQUEST_METHOD]
+            self._method = method = method or b""
         return method
 
     @property
@@ -646,6 +648,7 @@ class Exchange(Served):
         self.aside = None
         self.coroutine = None
         self.task = None
+        self.reading = None
         # They refer to this: a cycle would leave each request to the garbage collector.
         self._stdin_stream = self._data_stream = self._stdout = None
         if not self.body.closed or self._data is not None or self.reader is not None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from trifcgi.observe.instrument import Instrument
 from trifcgi.observe.recorder import Recorder, end_of
+from trifcgi.protocol.pairs import COMPILED
 
 if TYPE_CHECKING:
     from trifcgi.server.exchange import Exchange
@@ -67,7 +68,8 @@ class Observers:
                     self._failed(hook)
 
     def _record(self, exchange: "Exchange", app_status: int, now: float) -> None:
-        block = exchange.block
+        # To look through a block is dear in Python itself, and what it says is known there.
+        block = exchange.block if COMPILED else b""
         params = _IN_BLOCK if block else exchange.named
         status = exchange.status_sent()
         duration = now - exchange.begun_at

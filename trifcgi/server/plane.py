@@ -16,6 +16,7 @@ from trifcgi.limits import Limits, Timeouts
 from trifcgi.observe.instrument import Instrument, StopReason
 from trifcgi.observe.trace import Tracer
 from trifcgi.protocol import MAX_CONNS, MAX_REQS, MPXS_CONNS, Role
+from trifcgi.protocol.pairs import COMPILED
 from trifcgi.request import Handler, StopSignal, Taskless
 from trifcgi.server.clock import Clock
 from trifcgi.server.connection import Connection
@@ -94,6 +95,8 @@ class DataPlane:
             MAX_REQS: b"%d" % limits.max_requests,
             MPXS_CONNS: b"1",
         }
+        # In Python itself pairs are made for less of what has been read than of the block.
+        self.state.reads = not COMPILED or getattr(handler, "reader", None) is handler
         taskless = getattr(handler, "taskless", None)
         if isinstance(taskless, Taskless) and taskless.handler is handler:
             self.state.taskless = taskless

@@ -26,6 +26,7 @@ class State:
         max_requests: one of them.
         max_body: another; negative: none.
         running: requests running or queued now.
+        reads: whether the handler has params read as they come.
         taskless: how the handler serves requests without a task, if it does.
         reading: whether the poller goes through a batch of what is ready on sockets.
         reading_since: when the last such batch began (trio clock): what came in one counts as
@@ -55,6 +56,7 @@ class State:
         "read_timeout",
         "reading",
         "reading_since",
+        "reads",
         "request_timeout",
         "roles",
         "running",
@@ -69,6 +71,7 @@ class State:
     ) -> None:
         self.observers = observers
         self.roles = roles
+        self.reads = False
         self.taskless: Any = None
         self.reading = False
         self.reading_since = 0.0

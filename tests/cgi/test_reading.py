@@ -1,0 +1,225 @@
+"""What is known again of earlier blocks, held against what is read afresh."""
+
+import struct
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.capture_files import load_captures
+from trifcgi.cgi import Meaning, known
+from trifcgi.cgi.known import HOST, REQUEST_METHOD, REQUEST_TIMEOUT
+from trifcgi.cgi.reading import Reading, read_pairs, read_params
+from trifcgi.errors import ProtocolError
+from trifcgi.protocol import decode_pairs, encode_pairs
+
+Pairs = list[tuple[bytes, bytes]]
+
+USUAL: Pairs = [
+    (b"QUERY_STRING", b""),
+    (b"REQUEST_METHOD", b"GET"),
+    (b"SCRIPT_NAME", b"/a"),
+    (b"REQUEST_URI", b"/a"),
+    (b"SERVER_NAME", b"a.test"),
+    (b"REMOTE_ADDR", b"192.0.2.1"),
+    (b"HTTP_HOST", b"a.test"),
+    (b"HTTP_COOKIE", b"a=1"),
+    (b"HTTP_ACCEPT", b"*/*"),
+]
+MANY = 1000
+
+
+@pytest.fixture(autouse=True)
+def nothing_known() -> Iterator[None]:
+    known.memory.forget()
+    yield
+    known.memory.forget()
+
+
+def learn(*pairs: tuple[bytes, bytes]) -> None:
+    """Have a block known, and the ones like it."""
+    for _ in range(known._LEARN_EVERY):
+        read_params(encode_pairs(pairs), MANY)
+    assert read_params(encode_pairs(pairs), MANY).leaf is not None
+
+
+def afresh(block: bytes) -> Reading:
+    """What it is to those who know nothing."""
+    return read_pairs(decode_pairs(block))
+
+
+def same(block: bytes) -> Reading:
+    """Read a block and see that it means what it means to those who know nothing."""
+    reading = read_params(block, MANY)
+    expected = afresh(block)
+    assert reading.count == expected.count
+    assert reading.values == expected.values
+    assert reading.cookies == expected.cookies
+    assert reading.pairs() == decode_pairs(block)
+    if reading.values[REQUEST_METHOD]:
+        known_again, fresh = Meaning(reading), Meaning(decode_pairs(block))
+        assert known_again.headers == fresh.headers
+        assert known_again.wsgi_environ() == fresh.wsgi_environ()
+    return reading
+
+
+def changed(**values: bytes) -> Pairs:
+    return [(name, values.get(name.decode(), value)) for name, value in USUAL]
+
+
+def test_other_values_of_what_varies_are_known() -> None:
+    learn(*USUAL)
+    for value in (b"", b"x", b"x" * 127, b"x" * 128, b"x" * 70_000):
+        reading = same(encode_pairs(changed(SCRIPT_NAME=value, HTTP_COOKIE=value)))
+        assert reading.leaf is not None
+
+
+@pytest.mark.parametrize("at", range(len(USUAL)))
+@pytest.mark.parametrize("value", [b"", b"x", b"GET", b"x" * 200])
+def test_any_other_value_is_read_as_it_is(at: int, value: bytes) -> None:
+    learn(*USUAL)
+    pairs = USUAL.copy()
+    pairs[at] = (pairs[at][0], value)
+    for _ in range(2 * known._LEARN_EVERY):
+        same(encode_pairs(pairs))
+        same(encode_pairs(USUAL))
+
+
+@pytest.mark.parametrize("at", range(len(USUAL) + 1))
+def test_one_more_or_less_is_noticed(at: int) -> None:
+    learn(*USUAL)
+    for _ in range(2 * known._LEARN_EVERY):
+        same(encode_pairs(USUAL))
+        for other in ((b"X", b"1"), (b"HTTP_X", b""), *USUAL):
+            same(encode_pairs([*USUAL[:at], other, *USUAL[at:]]))
+        same(encode_pairs([*USUAL[:at], *USUAL[at + 1 :]]))
+
+
+@pytest.mark.parametrize("known_before", [False, True])
+def test_a_block_that_ends_inside_a_pair_is_malformed_wherever_it_is(known_before: bool) -> None:
+    pairs = changed(HTTP_COOKIE=b"c" * 300)
+    block = encode_pairs(pairs)
+    if known_before:
+        learn(*pairs)
+    whole = {len(encode_pairs(pairs[:count])) for count in range(len(pairs) + 1)}
+    for length in range(len(block)):
+        leaves = known.memory._leaves
+        if length in whole:
+            same(block[:length])
+            continue
+        with pytest.raises(ProtocolError) as raised:
+            read_params(block[:length], MANY)
+        with pytest.raises(ProtocolError) as expected:
+            decode_pairs(block[:length])
+        assert str(raised.value) == str(expected.value)
+        assert known.memory._leaves == leaves
+
+
+def test_nothing_is_learned_from_a_malformed_block() -> None:
+    block = encode_pairs([(b"HTTP_NEW", b"1"), *USUAL])[:-1]
+    for _ in range(2 * known._LEARN_EVERY):
+        with pytest.raises(ProtocolError):
+            read_params(block, MANY)
+    assert known.memory.root.then is None
+    assert not known.names
+
+
+def test_lengths_of_four_bytes_are_taken_for_short_ones_too() -> None:
+    def long(name: bytes, value: bytes) -> bytes:
+        lengths = struct.pack("!LL", len(name) | 1 << 31, len(value) | 1 << 31)
+        return lengths + name + value
+
+    block = b"".join(long(name, value) for name, value in USUAL)
+    halves = [encode_pairs([pair]) if at % 2 else long(*pair) for at, pair in enumerate(USUAL)]
+    learn(*USUAL)
+    for _ in range(2 * known._LEARN_EVERY):
+        same(block)
+        same(b"".join(halves))
+        same(encode_pairs(USUAL))
+    value_alone = bytes((11,)) + struct.pack("!L", 2 | 1 << 31) + b"SCRIPT_NAME" + b"/a"
+    plain = encode_pairs([(b"SCRIPT_NAME", b"/a")])
+    assert same(encode_pairs(USUAL).replace(plain, value_alone)).leaf is not None
+
+
+def test_the_last_of_a_repeated_param_counts() -> None:
+    for twice in (
+        [(b"SCRIPT_NAME", b"/b"), (b"SCRIPT_NAME", b"")],
+        [(b"SCRIPT_NAME", b""), (b"SCRIPT_NAME", b"/b")],
+        [(b"SCRIPT_NAME", b"/b"), (b"SCRIPT_NAME", b"/c")],
+        [(b"HTTPS", b"on"), (b"HTTPS", b"")],
+        [(b"HTTP_X", b"1"), (b"HTTP_X", b"2")],
+        [(b"HTTP_HOST", b"x" * 300), (b"HTTP_HOST", b"y" * 300)],
+        [(b"HTTP_COOKIE", b"x"), (b"HTTP_COOKIE", b"")],
+    ):
+        for _ in range(2 * known._LEARN_EVERY):
+            same(encode_pairs([*USUAL, *twice]))
+
+
+def test_a_host_that_varies_is_no_header_where_it_is_empty() -> None:
+    hosts = [b"%d.test" % number for number in range(10)]
+    for host in hosts * known._LEARN_EVERY:
+        same(encode_pairs(changed(HTTP_HOST=host)))
+    leaf = read_params(encode_pairs(changed(HTTP_HOST=b"other.test")), MANY).leaf
+    assert leaf is not None
+    assert next(slot.kind for slot in leaf.fields) == HOST
+    assert b"host" not in dict(Meaning(encode_pairs(changed(HTTP_HOST=b""))).headers)
+
+
+def test_more_params_than_are_wanted_are_counted_and_no_more() -> None:
+    learn(*USUAL)
+    for block in (encode_pairs(USUAL), encode_pairs([(b"X", b""), *USUAL])):
+        reading = read_params(block, 3)
+        assert reading.count > 3
+        assert reading.leaf is None
+        assert not reading.headers
+    assert read_params(encode_pairs(USUAL), len(USUAL)).count == len(USUAL)
+
+
+def test_a_timeout_is_found() -> None:
+    timeout = [*USUAL, (b"REQUEST_TIMEOUT", b"5")]
+    for _ in range(2 * known._LEARN_EVERY):
+        assert same(encode_pairs(timeout)).values[REQUEST_TIMEOUT] == b"5"
+        assert same(encode_pairs(USUAL)).values[REQUEST_TIMEOUT] is None
+
+
+def test_what_front_ends_send_means_the_same_when_it_comes_again() -> None:
+    blocks = [
+        encode_pairs(request.params) for capture in load_captures() for request in capture.requests
+    ]
+    for _ in range(3):
+        for block in blocks:
+            same(block)
+    assert known.memory._leaves > 10
+
+
+@given(
+    st.lists(
+        st.lists(
+            st.tuples(
+                st.sampled_from(
+                    [b"HTTP_HOST", b"HTTP_COOKIE", b"HTTP_X", b"SCRIPT_NAME", b"HTTPS", b"X", b""]
+                ),
+                st.sampled_from([b"", b"a", b"on", b"\x0bSCRIPT_NAME", b"x" * 130]),
+            ),
+            max_size=5,
+        ),
+        min_size=1,
+        max_size=4,
+    ),
+    st.binary(max_size=30),
+    st.integers(0, 80),
+)
+def test_what_came_before_changes_no_reading(requests: list[Pairs], noise: bytes, at: int) -> None:
+    for _ in range(2 * known._LEARN_EVERY):
+        for pairs in requests:
+            block = encode_pairs([*pairs, (b"REQUEST_METHOD", b"GET")])
+            same(block)
+            broken = block[:at] + noise + block[at:]
+            try:
+                decode_pairs(broken)
+            except ProtocolError as error:
+                with pytest.raises(ProtocolError, match=str(error)):
+                    read_params(broken, MANY)
+            else:
+                same(broken)
