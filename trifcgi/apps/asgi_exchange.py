@@ -140,8 +140,9 @@ class Exchange:
         if kind != "http.response.body":
             self._start(fields, kind)
             return True
-        if self._stage != _HEAD_HELD:
-            self._check_order()
+        stage = self._stage
+        if stage != _HEAD_HELD:
+            _check_order(stage)
         given = fields.get("body", b"")
         body: bytes = given if type(given) is bytes else _as_bytes(given)
         last = not fields.get("more_body", False)
@@ -152,7 +153,7 @@ class Exchange:
         if self._bodyless:
             body = b""
         try:
-            if self._stage == _HEAD_HELD:
+            if stage == _HEAD_HELD:
                 if last and (
                     self._respond(body)
                     if served is None
@@ -168,12 +169,6 @@ class Exchange:
         self.pending = body
         self._last = last
         return False
-
-    def _check_order(self) -> None:
-        if self._stage == _NOTHING:
-            raise ResponseError("'http.response.body' came before 'http.response.start'")
-        if self._stage == _COMPLETE:
-            raise ResponseError("'http.response.body' came after the response was complete")
 
     def _respond(self, body: bytes) -> bool:
         if self._bodyless:
@@ -233,6 +228,14 @@ class Exchange:
         if self._stage == _HEAD_HELD:
             return ResponseError("the app returned before it sent a response body")
         return ResponseError("the app returned before its response was complete")
+
+
+def _check_order(stage: int) -> None:
+    """Raise what a piece of the body has to raise that may not come now."""
+    if stage == _NOTHING:
+        raise ResponseError("'http.response.body' came before 'http.response.start'")
+    if stage == _COMPLETE:
+        raise ResponseError("'http.response.body' came after the response was complete")
 
 
 def _count(left: int, size: int, last: bool) -> int:

@@ -129,11 +129,10 @@ class Output:
         else:
             self._add_long_stream(record_type, request_id, content)
 
-    def add_last(self, request_id: "i64", data: bytes, rest: bytes) -> None:
-        """Queue what is left of stdout, which together is one record and not empty, and the end
-        of its request: in one chunk, as most answers leave alone.
+    def add_last(self, request_id: "i64", data: bytes, rest: bytes, length: "i64") -> None:
+        """Queue what is left of stdout, which together has that ``length`` and is one record, and
+        the end of its request: in one chunk, as most answers leave alone.
         """
-        length: i64 = len(data) + len(rest)
         number: int = _STDOUT_RECORD | request_id << 32 | length << 16
         header = number.to_bytes(HEADER_LEN, "big")
         tail = _PLAIN_TAILS[request_id] if request_id < 256 else _plain_tail(request_id)
