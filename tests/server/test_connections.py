@@ -1,7 +1,9 @@
 """One connection, many requests: kept or closed, IDs used again, records in order."""
 
 import contextvars
+import os
 import socket
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import cast
 
@@ -388,3 +390,32 @@ async def test_a_unix_socket_that_was_full_is_given_more_room(tmp_path: Path) ->
     before, still, *after = rooms
     assert before == still < after[0] <= SEND_BUFFER
     assert set(after) == {after[0]}
+
+
+@pytest.mark.real
+async def test_requests_that_come_together_count_from_the_same_moment(tmp_path: Path) -> None:
+    begun: list[float] = []
+
+    async def note(request: Request) -> None:
+        begun.append(cast("Exchange", request).begun_at)
+        await hello(request)
+
+    async def ask(streams: list[trio.SocketStream]) -> None:
+        for stream in streams:
+            # No checkpoint, so that the server finds them all at once.
+            assert os.write(stream.socket.fileno(), raw.get()) == len(raw.get())
+        for stream in streams:
+            assert (await raw.RawFrontEnd(stream).answer()).body == b"hello"
+
+    path = str(tmp_path / "app.sock")
+    async with trio.open_nursery() as nursery, AsyncExitStack() as stack:
+        await nursery.start(trifcgi.serve_unix, note, path)
+        streams = [await trio.open_unix_socket(path) for _ in range(3)]
+        for stream in streams:
+            await stack.enter_async_context(stream)
+        await ask(streams)
+        now = trio.current_time()
+        await ask(streams)
+        nursery.cancel_scope.cancel()
+    *_, first, second, third = begun
+    assert now <= first == second == third

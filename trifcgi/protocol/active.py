@@ -194,6 +194,35 @@ class ParamsBudget:
         self._pairs_total += request.pairs
         return pairs
 
+    def count_all(self, request: ActiveRequest, block: bytes) -> bool:
+        """Count params that have come at once, their bytes and pairs, where those of no other
+        request are counted; false, and nothing is counted, when a limit forbids them.
+
+        Raises:
+            ProtocolError: they end inside a pair.
+        """
+        if len(block) > self._max_params or len(block) > self._max_params_total:
+            return False
+        found: i64 = count_pairs(block, self._max_pairs)
+        if found > self._max_pairs:
+            return False
+        request.size = self._size_total = len(block)
+        request.pairs = self._pairs_total = found
+        return True
+
+    def decode_all(self, request: ActiveRequest, block: bytes) -> list[tuple[bytes, bytes]] | None:
+        """The pairs of such params, counted as :meth:`count_all` does it."""
+        size = len(block)
+        most = self._max_pairs
+        if size > self._max_params or size > self._max_params_total:
+            return None
+        if size > 2 * most and count_pairs(block, most) > most:
+            return None
+        pairs = decode_pairs(block)
+        request.size = self._size_total = size
+        request.pairs = self._pairs_total = len(pairs)
+        return pairs
+
     def refuse(self, request: ActiveRequest) -> None:
         """Forget the params of a request, those that are still to come included."""
         self.release(request)

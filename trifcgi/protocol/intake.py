@@ -100,8 +100,6 @@ _NO_MORE: Final = pack_header(_PARAMS, 1, 0) + pack_header(_STDIN, 1, 0)
 _PARAMS_AT: Final = 24
 _AROUND_PARAMS: Final = _PARAMS_AT + 16
 
-_BEGUN: Final = -1  # of a request: told to the receiver
-
 
 class ApplicationIntake(PieceTaker):
     """What the application receives from the front end: tells the receiver what records mean."""
@@ -138,14 +136,23 @@ class ApplicationIntake(PieceTaker):
         length: i64 = data[20] << 8 | data[21]
         if length == 0 or length + data[22] + _AROUND_PARAMS != len(data):
             return False
+        block = data[_PARAMS_AT : _PARAMS_AT + length]
         request = ActiveRequest(_SENT)
-        if self._budget.add(request, data[_PARAMS_AT : _PARAMS_AT + length]):
+        pairs: list[tuple[bytes, bytes]] | None = None
+        try:
+            if COMPILED:
+                within = self._budget.count_all(request, block)
+            else:
+                pairs = self._budget.decode_all(request, block)
+                within = pairs is not None
+        except ProtocolError:
+            within = False
+        if within:
             self._requests.put(1, request)
-            if self._finish_params(1, request, KEEP_CONN if kept else 0):
-                return True
-            self._requests.remove(1)
-            self._budget.release(request)
-        return False
+            self._receiver.request_received(
+                1, _RESPONDER, kept, KEEP_CONN if kept else 0, block, pairs
+            )
+        return within
 
     def take_piece(self, record_type: "i64", request_id: "i64", content: bytes) -> None:
         """Tell what it means.
@@ -202,17 +209,7 @@ class ApplicationIntake(PieceTaker):
                 self._budget.release(request)
             self._receiver.request_aborted(request_id)
 
-    def _finish_params(
-        self, request_id: "i64", request: ActiveRequest, flags: "i64" = _BEGUN
-    ) -> bool:
-        """Tell the receiver of a request's params, which are whole.
-
-        Args:
-            request_id: whose.
-            request: what is known of it.
-            flags: of a whole request of which the receiver knows nothing yet: it is told of all
-                at once, and of nothing (false) where something is wrong with the params.
-        """
+    def _finish_params(self, request_id: "i64", request: ActiveRequest) -> None:
         block = request.block
         if not isinstance(block, bytes):
             block = bytes(block)
@@ -225,19 +222,11 @@ class ApplicationIntake(PieceTaker):
                 pairs = self._budget.decode(request, block)
                 within = pairs is not None
         except ProtocolError as error:
-            if flags != _BEGUN:
-                return False
             raise ProtocolError(f"params of request {request_id}: {error}", request_id) from error
-        if flags != _BEGUN:
-            if within:
-                self._receiver.request_received(
-                    request_id, _RESPONDER, flags == KEEP_CONN, flags, block, pairs
-                )
-        elif within:
+        if within:
             self._receiver.params_received(request_id, block, pairs)
         else:
             self._receiver.params_too_large(request_id)
-        return within
 
     def _answer_management_record(self, record_type: "i64", content: bytes) -> None:
         if record_type == _UNKNOWN_TYPE:
