@@ -50,6 +50,7 @@ class Exchange:
 
     Attributes:
         request: which one.
+        scope: the application's, until it is called.
         body_ended: whether the application has been given all of the body.
         complete: whether the whole response has been sent.
         reading: whether a task waits for more of it.
@@ -76,17 +77,8 @@ class Exchange:
     def __init__(self, request: Any, method: str, scope: Scope) -> None:
         self.request: Request = request
         self._served: Served | None = request if isinstance(request, Served) else None
-        self._scope: Scope | None = scope
+        self.scope: Scope | None = scope
         self._method = method
-
-    def call(self, app: Any) -> Any:
-        """Call the application, once.
-
-        The scope is not kept: an application may have ``send`` in it, and two that hold each
-        other would be left to the garbage collector.
-        """
-        scope, self._scope = self._scope, None
-        return app(scope, self.receive, self)
 
     def receive(self) -> Coroutine[Any, Any, Message]:
         """The application's ``receive``."""
