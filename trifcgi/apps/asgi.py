@@ -132,7 +132,10 @@ class ASGIHandler:
             await request.stdout.send_all(error_response(400, str(error)))
             return
         try:
-            await exchange.call(self.app)
+            # Not kept: an application may have ``send`` in it, and two that hold each other would
+            # be left to the garbage collector.
+            scope, exchange.scope = exchange.scope, None
+            await self.app(scope, exchange.receive, exchange)
         except Exception as error:
             # A framework turns the disconnect into an exception of its own and lets it
             # pass (Starlette's ClientDisconnect): routine, yet a mistake made in clean-up

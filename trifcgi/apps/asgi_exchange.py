@@ -52,6 +52,7 @@ class Exchange:
 
     Attributes:
         request: which one.
+        scope: the application's, until it is called.
         body_ended: whether the application has been given all of the body.
         complete: whether the whole response has been sent.
         reading: whether a task waits for more of it.
@@ -78,17 +79,8 @@ class Exchange:
     def __init__(self, request: Any, method: str, scope: Scope) -> None:
         self.request: Request = request
         self._served: Served | None = request if isinstance(request, Served) else None
-        self._scope: Scope | None = scope
+        self.scope: Scope | None = scope
         self._method = method
-
-    def call(self, app: Any) -> Any:
-        """Call the application, once.
-
-        The scope is not kept: an application may have ``send`` in it, and two that hold each
-        other would be left to the garbage collector.
-        """
-        scope, self._scope = self._scope, None
-        return app(scope, self.receive, self)
 
     def receive(self) -> Coroutine[Any, Any, Message]:
         """The application's ``receive``."""
@@ -142,8 +134,9 @@ class Exchange:
         if kind != "http.response.body":
             self._start(fields, kind)
             return True
-        if self._stage != _HEAD_HELD:
-            self._check_order()
+        stage = self._stage
+        if stage != _HEAD_HELD:
+            _check_order(stage)
         given = fields.get("body", b"")
         body: bytes = given if type(given) is bytes else _as_bytes(given)
         last = not fields.get("more_body", False)
@@ -154,7 +147,7 @@ class Exchange:
         if self._bodyless:
             body = b""
         try:
-            if self._stage == _HEAD_HELD:
+            if stage == _HEAD_HELD:
                 if last and (
                     self._respond(body)
                     if served is None
@@ -170,12 +163,6 @@ class Exchange:
         self.pending = body
         self._last = last
         return False
-
-    def _check_order(self) -> None:
-        if self._stage == _NOTHING:
-            raise ResponseError("'http.response.body' came before 'http.response.start'")
-        if self._stage == _COMPLETE:
-            raise ResponseError("'http.response.body' came after the response was complete")
 
     def _respond(self, body: bytes) -> bool:
         if self._bodyless:
@@ -235,6 +222,14 @@ class Exchange:
         if self._stage == _HEAD_HELD:
             return ResponseError("the app returned before it sent a response body")
         return ResponseError("the app returned before its response was complete")
+
+
+def _check_order(stage: int) -> None:
+    """Raise what a piece of the body has to raise that may not come now."""
+    if stage == _NOTHING:
+        raise ResponseError("'http.response.body' came before 'http.response.start'")
+    if stage == _COMPLETE:
+        raise ResponseError("'http.response.body' came after the response was complete")
 
 
 def _count(left: int, size: int, last: bool) -> int:

@@ -343,17 +343,19 @@ class Connection:
             LocalProtocolError: the request is not active, or its stdout has ended.
         """
         request = self._find(request_id)
+        length: i64 = len(data) + len(rest)
         if (
             request is None
             or request.application != _ANSWERING
-            or not self._is_application
+            or length > JOINED_UP_TO
+            or length == 0
             or type(data) is not bytes
-            or not 0 < len(data) + len(rest) <= JOINED_UP_TO
+            or not self._is_application
         ):
             self.send_stdout(request_id, b"".join((data, rest)) if rest else data)
             self.end_request(request_id)
             return
-        self._output.add_last(request_id, data, rest)
+        self._output.add_last(request_id, data, rest, length)
         self._requests.remove(request_id)
         self._budget.release(request)
 

@@ -27,6 +27,7 @@ _MAX_PADDED: Final = MAX_CONTENT_LENGTH - MAX_CONTENT_LENGTH % _PADDING - 1
 
 _STDOUT: Final = int(RecordType.STDOUT)
 _STDERR: Final = int(RecordType.STDERR)
+_VERSION: Final = VERSION_1 << 56
 _STDOUT_RECORD: Final = VERSION_1 << 56 | int(RecordType.STDOUT) << 48
 _COMPLETE: Final = int(ProtocolStatus.REQUEST_COMPLETE)
 
@@ -35,7 +36,7 @@ def _header(record_type: "i64", request_id: "i64", length: "i64") -> bytes:
     """A header without padding, of numbers that fit. Compiled, to shift them together takes less
     than to hand them to struct.
     """
-    number: int = VERSION_1 << 56 | record_type << 48 | request_id << 32 | length << 16
+    number: int = _VERSION | record_type << 48 | request_id << 32 | length << 16
     return number.to_bytes(HEADER_LEN, "big")
 
 
@@ -112,16 +113,19 @@ class Output:
         self.size += len(chunk)
 
     def add_stream(
-        self, record_type: int, request_id: int, data: bytes | bytearray | memoryview
+        self, record_type: "i64", request_id: "i64", data: bytes | bytearray | memoryview
     ) -> None:
         """Queue content of a stream, of any length, in as few records as it takes.
 
         Empty content makes no record: that would end the stream (§3.3).
         """
         if type(data) is bytes and len(data) <= JOINED_UP_TO:
-            if data:
-                self._chunks.append(_header(record_type, request_id, len(data)) + data)
-                self.size += HEADER_LEN + len(data)
+            length: i64 = len(data)
+            if length:
+                # As _header() does it, without the call.
+                number: int = _VERSION | record_type << 48 | request_id << 32 | length << 16
+                self._chunks.append(number.to_bytes(HEADER_LEN, "big") + data)
+                self.size += HEADER_LEN + length
             return
         content = data if type(data) is bytes else _as_bytes(data)
         if len(content) <= JOINED_UP_TO:
@@ -129,11 +133,10 @@ class Output:
         else:
             self._add_long_stream(record_type, request_id, content)
 
-    def add_last(self, request_id: "i64", data: bytes, rest: bytes) -> None:
-        """Queue what is left of stdout, which together is one record and not empty, and the end
-        of its request: in one chunk, as most answers leave alone.
+    def add_last(self, request_id: "i64", data: bytes, rest: bytes, length: "i64") -> None:
+        """Queue what is left of stdout, which together has that ``length`` and is one record, and
+        the end of its request: in one chunk, as most answers leave alone.
         """
-        length: i64 = len(data) + len(rest)
         number: int = _STDOUT_RECORD | request_id << 32 | length << 16
         header = number.to_bytes(HEADER_LEN, "big")
         tail = _PLAIN_TAILS[request_id] if request_id < 256 else _plain_tail(request_id)

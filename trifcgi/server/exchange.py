@@ -504,7 +504,10 @@ class Exchange(Served):
             return b""
         self._held_head = None
         head, status = complete_head(whole[:end])
-        bodyless = is_bodyless(self.method if self.may_be_head else b"", status)
+        if self.may_be_head:
+            bodyless = is_bodyless(self.method, status)
+        else:
+            bodyless = status != 200 and is_bodyless(b"", status)
         rest = whole[end:]
         if not rest or bodyless or self._held_stderr or len(rest) > _WHOLE:
             self.begin_response(head, bodyless, status)
