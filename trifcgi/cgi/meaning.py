@@ -116,10 +116,17 @@ def _method(given: bytes | None) -> str:
 
 def client_of(reading: Reading) -> tuple[str, int] | None:
     """See :attr:`Meaning.client`."""
-    address: bytes | None = reading.values[REMOTE_ADDR]
+    values = reading.values
+    address: bytes | None = values[REMOTE_ADDR]
     if not address or address == b"unix:":
         return None
-    return address.decode("latin-1"), _port(reading.values[REMOTE_PORT])
+    digits: bytes | None = values[REMOTE_PORT]
+    if COMPILED:
+        return address.decode("latin-1"), _port(digits)
+    port = 0  # by what _port() does, without its call
+    if digits is not None and digits.isdigit() and len(digits) <= _MOST_DIGITS:
+        port = int(digits)
+    return address.decode("latin-1"), port if port < 65536 else 0
 
 
 def headers_of(reading: Reading) -> list[tuple[bytes, bytes]]:
