@@ -448,13 +448,21 @@ class Exchanges:
                 scope["path"] = text_of(path)
         else:
             scope["path"] = path.decode("utf-8", "replace")
-        scope["raw_path"] = target.raw_path(uri, path)
+        # What target.raw_path() says of it at once is said without the call.
+        as_it_is = uri == path and path[0] == 0x2F and 0x3F not in path and 0x23 not in path
+        scope["raw_path"] = path if as_it_is else target.raw_path(uri, path)
         query_string: bytes | None = values[QUERY_STRING]
         if query_string is None:
             query_string = target.query_string(None, uri)
         if query_string:
             scope["query_string"] = query_string
-        scope["headers"] = headers_of(reading)
+        if leaf is None or not leaf.plain:
+            scope["headers"] = headers_of(reading)
+        else:  # as Known.fill_headers, without the call
+            scope["headers"] = headers = leaf.headers.copy()
+            found = reading.found
+            for slot in leaf.fields:
+                headers[slot.place] = (slot.header, found[slot.number])
         scope["client"] = client_of(reading)
         scope["extensions"] = self._extensions.copy()
         state = self.state

@@ -267,6 +267,8 @@ class Leaf(Known):
         entries: where those go that a WSGI environ has.
         steady: whether none varies that is not of the path, the query, the client or a header.
         apart: whether no key of a WSGI environ comes twice.
+        plain: whether the headers are all that :meth:`fill_headers` gives: there is no media type,
+            no content length, and no more than one cookie.
         scope: what an ASGI scope has in common with others, if the leaf is steady.
         environ: the same of a WSGI environ, if they are apart.
         settled: whether nothing is to be corrected in the environ any more.
@@ -279,6 +281,7 @@ class Leaf(Known):
         "environ",
         "other",
         "pairs",
+        "plain",
         "scope",
         "settled",
         "size",
@@ -297,6 +300,7 @@ class Leaf(Known):
         self.entries: list[Slot] = []
         self.steady = True
         self.apart = True
+        self.plain = False
         self._keys: set[str] = set()
         self.scope: dict[str, Any] | None = None
         self.environ: dict[str, str] | None = None
@@ -331,6 +335,18 @@ class Leaf(Known):
             self._keys.add(key)
             if value is None:
                 self.entries.append(Slot(number, name, 0))
+
+    def finish(self, tail: bytes) -> None:
+        """All params are there."""
+        self.tail = tail
+        self.size = len(tail)
+        varying = [slot.kind for slot in self.named]
+        self.plain = self.cookies <= 1 and not (
+            self.values[CONTENT_TYPE]
+            or self.values[CONTENT_LENGTH]
+            or CONTENT_TYPE in varying
+            or CONTENT_LENGTH in varying
+        )
 
     def _add_header(self, name: Name, value: bytes | None, number: "i64") -> None:
         if name.kind == COOKIE:
@@ -512,8 +528,7 @@ class Memory:
             leaf.add(name, None, len(path))
             path.append(Step(block[begin : start + 1], raw, leaf.so_far()))
             begin = at
-        leaf.tail = block[begin:]
-        leaf.size = len(leaf.tail)
+        leaf.finish(block[begin:])
         if kept <= _MOST_KEPT:
             self._keep(path, leaf)
 

@@ -41,7 +41,7 @@ class Reading:
         cookies: how many headers are cookies.
     """
 
-    # There is no __init__(), a call more each time: whoever makes one sets all that it has.
+    # There is no __init__(), a call more each time: whoever makes one sets what it has.
     __slots__ = ("block", "cookies", "count", "found", "headers", "leaf", "values")
 
     block: bytes
@@ -108,7 +108,6 @@ def read_params(block: bytes, most: "i64") -> Reading:
     reading.count = leaf.count
     reading.leaf = leaf
     reading.found = found
-    reading.headers = _NONE
     reading.cookies = leaf.cookies
     reading.values = values = leaf.values.copy()
     for slot in leaf.named:
