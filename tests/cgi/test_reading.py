@@ -86,6 +86,13 @@ def test_each_length_of_a_value_is_known_the_first_time_and_the_next() -> None:
             same(encode_pairs([*USUAL[3:], (b"SCRIPT_NAME", value)]))
 
 
+def test_a_block_is_known_again_where_another_one_goes_on_for_longer() -> None:
+    short = [(b"REQUEST_METHOD", b"GET"), (b"SCRIPT_NAME", b"/a")]
+    learn(*short)
+    learn((b"SERVER_SOFTWARE", b"x" * 200), *short)
+    assert same(encode_pairs(short)).leaf is not None
+
+
 def test_no_more_than_so_many_lengths_are_kept() -> None:
     learn(*USUAL)
     assert known.memory.spellings

@@ -260,7 +260,6 @@ class Leaf(Known):
 
     Attributes:
         tail: the params behind the last one that varies.
-        size: the length of that.
         other: what may be in its place.
         pairs: all params, with something else where a value varies.
         varying: where those go.
@@ -284,7 +283,6 @@ class Leaf(Known):
         "plain",
         "scope",
         "settled",
-        "size",
         "steady",
         "tail",
         "varying",
@@ -293,7 +291,6 @@ class Leaf(Known):
     def __init__(self) -> None:
         super().__init__()
         self.tail = b""
-        self.size: i64 = 0
         self.other: Leaf | None = None
         self.pairs: list[Any] = []
         self.varying: list[Slot] = []
@@ -339,7 +336,6 @@ class Leaf(Known):
     def finish(self, tail: bytes) -> None:
         """All params are there."""
         self.tail = tail
-        self.size = len(tail)
         varying = [slot.kind for slot in self.named]
         self.plain = self.cookies <= 1 and not (
             self.values[CONTENT_TYPE]
@@ -411,17 +407,18 @@ class Step:
             length: what stands where the length of the value would.
 
         Returns:
-            Where the value begins, and how long it is; or -1 where it is another param.
-
-        Raises:
-            IndexError: the block ends before.
+            Where the value begins, and how long it is; or -1 where it is another param, or the
+            block ends before.
         """
         start: i64 = at + self.size
         if self.spelt[length] or block[at:start] != self.lead:
             return -1, 0
         begin: i64 = start
         if length >= 128:
-            begin, _, length = long_lengths(block, start - 1)
+            try:
+                begin, _, length = long_lengths(block, start - 1)
+            except IndexError:
+                return -1, 0
             begin -= 1
         middle: i64 = begin + self.length
         if block[begin + 1 : middle] != self.name:

@@ -82,24 +82,25 @@ def read_params(block: bytes, most: "i64") -> Reading:
     step = last.then
     at: i64 = 0
     end: i64 = len(block)
-    try:
-        while step is not None:
+    while step is not None:
+        try:
             length: i64 = block[at + step.size]
-            middle: i64 = at + step.ahead
-            if block[at:middle] != step.spelt[length]:
-                middle, length = step.read(block, at, length)
-                if middle < 0:
-                    step = step.other
-                    continue
-            at = middle + length
-            found.append(block[middle:at])
-            last = step
-            step = step.then
-    except IndexError:
-        pass  # it ends where a length should be
-    leaf = last.leaf
+        except IndexError:  # the block ends before
+            step = step.other
+            continue
+        middle: i64 = at + step.ahead
+        if block[at:middle] != step.spelt[length]:
+            middle, length = step.read(block, at, length)
+            if middle < 0:
+                step = step.other
+                continue
+        at = middle + length
+        found.append(block[middle:at])
+        last = step
+        step = step.then
     # A last value that is cut short is found out here, too.
-    while leaf is not None and (at + leaf.size != end or block[at:] != leaf.tail):
+    leaf = last.leaf if at <= end else None
+    while leaf is not None and block[at:] != leaf.tail:
         leaf = leaf.other
     if leaf is None or leaf.count > most or (leaf.host >= 0 and not found[leaf.host]):
         return _read_on(block, most, last, at, found)
