@@ -75,6 +75,36 @@ def test_other_values_of_what_varies_are_known() -> None:
         assert reading.leaf is not None
 
 
+def test_each_length_of_a_value_is_known_the_first_time_and_the_next() -> None:
+    learn(*USUAL)
+    learn(*changed(HTTP_ACCEPT=b"text/html"), (b"HTTP_X", b"1"))
+    for _ in range(2):
+        for length in range(140):
+            value = b"/" * length
+            reading = same(encode_pairs(changed(SCRIPT_NAME=value, REMOTE_ADDR=value)))
+            assert reading.leaf is not None
+            same(encode_pairs([*USUAL[3:], (b"SCRIPT_NAME", value)]))
+
+
+def test_a_block_is_known_again_where_another_one_goes_on_for_longer() -> None:
+    short = [(b"REQUEST_METHOD", b"GET"), (b"SCRIPT_NAME", b"/a")]
+    learn(*short)
+    learn((b"SERVER_SOFTWARE", b"x" * 200), *short)
+    assert same(encode_pairs(short)).leaf is not None
+
+
+def test_no_more_than_so_many_lengths_are_kept() -> None:
+    learn(*USUAL)
+    assert known.memory.spellings
+    known.memory.spellings = known._MOST_SPELLINGS
+    for length in (*range(140), 5):
+        value = b"/" * length
+        assert same(encode_pairs(changed(SCRIPT_NAME=value, REMOTE_ADDR=value))).leaf is not None
+    assert known.memory.spellings == known._MOST_SPELLINGS
+    known.memory.forget()
+    assert not known.memory.spellings
+
+
 @pytest.mark.parametrize("at", range(len(USUAL)))
 @pytest.mark.parametrize("value", [b"", b"x", b"GET", b"x" * 200])
 def test_any_other_value_is_read_as_it_is(at: int, value: bytes) -> None:

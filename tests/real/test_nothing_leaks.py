@@ -44,7 +44,7 @@ PARAMS = [
     (b"DB_PASSWORD", SECRET.encode()),
 ]
 APP = f"""
-import time, trio
+import trio
 HEAD = b"Status: 200 OK\\r\\nContent-Type: text/plain\\r\\nSet-Cookie: sid={SECRET}\\r\\n\\r\\n"
 async def holds(request):
     cookie = request.params["HTTP_COOKIE"]
@@ -56,7 +56,7 @@ async def wait_with(authorization):
 def blocks(environ, start_response):
     cookie = environ["HTTP_COOKIE"]
     start_response("200 OK", [("Content-Type", "text/plain"), ("Set-Cookie", cookie)])(b"x")
-    time.sleep(3)
+    environ["trifcgi.stopping"].wait(60)
     return []
 import sys
 sys.modules["app_of_workers"].holds = holds

@@ -62,25 +62,43 @@ class Exchange:
         told_to_end: whether an event stream has been told to end, as the server is stopping.
     """
 
-    # Here, and not one by one in __init__(), as each request makes one.
-    body_ended = False
-    complete = False
-    listening: list[trio.CancelScope] | None = None
-    pending = b""
-    reading = False
-    told = False
-    told_to_end = False
-    _bodyless = False
-    _head = b""
-    _last = False
-    _left = -1  # no Content-Length
-    _stage = _NOTHING
+    # There is no __init__(), as each request would pay for its call: Exchanges.begin() sets all.
+    # Defaults of the class would be read at three times the cost of a slot.
+    __slots__ = (
+        "_bodyless",
+        "_head",
+        "_last",
+        "_left",
+        "_method",
+        "_served",
+        "_stage",
+        "body_ended",
+        "complete",
+        "listening",
+        "pending",
+        "reading",
+        "request",
+        "scope",
+        "told",
+        "told_to_end",
+    )
 
-    def __init__(self, request: Any, method: str, scope: Scope) -> None:
-        self.request: Request = request
-        self._served: Served | None = request if isinstance(request, Served) else None
-        self.scope: Scope | None = scope
-        self._method = method
+    request: "Request"
+    scope: Scope | None
+    body_ended: bool
+    complete: bool
+    reading: bool
+    listening: list[trio.CancelScope] | None
+    pending: bytes
+    told: bool
+    told_to_end: bool
+    _served: Served | None
+    _method: str
+    _stage: int
+    _head: bytes
+    _bodyless: bool
+    _left: int  # of Content-Length; -1: there is none
+    _last: bool
 
     def receive(self) -> Coroutine[Any, Any, Message]:
         """The application's ``receive``."""
@@ -368,19 +386,38 @@ class Exchanges:
             BadParams: the params make no request.
         """
         signal: Any
-        reading: Reading | None = None
+        served: Served | None = None
+        reading: Reading | None
         if isinstance(request, Served):
-            signal = request.stop_signal
-            reading = request.reading
+            served = request
+            signal = served.stop_signal
+            reading = served.reading
             if reading is None:
-                reading = read_params(request.block, len(request.block))
+                reading = read_params(served.block, len(served.block))
         else:
             block, signal = request.block, request.stop_signal
             reading = read_params(block, len(block)) if block else read_pairs(request.pairs)
         if signal is not self._signal:
             self._extend(signal)
         scope = self._make_scope(reading)
-        return Exchange(request, scope["method"], scope)
+        exchange = Exchange()
+        exchange.request = request
+        exchange.body_ended = False
+        exchange.complete = False
+        exchange.reading = False
+        exchange.listening = None
+        exchange.pending = b""
+        exchange.told = False
+        exchange.told_to_end = False
+        exchange._served = served
+        exchange.scope = scope
+        exchange._method = scope["method"]
+        exchange._stage = _NOTHING
+        exchange._head = b""
+        exchange._bodyless = False
+        exchange._left = -1
+        exchange._last = False
+        return exchange
 
     def _extend(self, signal: "StopSignal") -> None:
         """Make the extensions that all requests of one server get."""
@@ -406,13 +443,21 @@ class Exchanges:
                 scope["path"] = text_of(path)
         else:
             scope["path"] = path.decode("utf-8", "replace")
-        scope["raw_path"] = target.raw_path(uri, path)
+        # What target.raw_path() says of it at once is said without the call.
+        as_it_is = uri == path and path[0] == 0x2F and 0x3F not in path and 0x23 not in path
+        scope["raw_path"] = path if as_it_is else target.raw_path(uri, path)
         query_string: bytes | None = values[QUERY_STRING]
         if query_string is None:
             query_string = target.query_string(None, uri)
         if query_string:
             scope["query_string"] = query_string
-        scope["headers"] = headers_of(reading)
+        if leaf is None or not leaf.plain:
+            scope["headers"] = headers_of(reading)
+        else:  # as Known.fill_headers, without the call
+            scope["headers"] = headers = leaf.headers.copy()
+            found = reading.found
+            for slot in leaf.fields:
+                headers[slot.place] = (slot.header, found[slot.number])
         scope["client"] = client_of(reading)
         scope["extensions"] = self._extensions.copy()
         state = self.state

@@ -67,6 +67,7 @@ _MOST_VALUES: Final = 6  # of one name
 _MOST_BESIDE: Final = 8  # steps, or leaves, in each other's place; the oldest make room
 _MOST_LEAVES: Final = 128
 _MOST_STEPS: Final = 1024
+_MOST_SPELLINGS: Final = 4096
 
 # A block is learned when some were read that were not known, and all is forgotten from time to
 # time, as what comes most may have changed.
@@ -259,13 +260,14 @@ class Leaf(Known):
 
     Attributes:
         tail: the params behind the last one that varies.
-        size: the length of that.
         other: what may be in its place.
         pairs: all params, with something else where a value varies.
         varying: where those go.
         entries: where those go that a WSGI environ has.
         steady: whether none varies that is not of the path, the query, the client or a header.
         apart: whether no key of a WSGI environ comes twice.
+        plain: whether the headers are all that :meth:`fill_headers` gives: there is no media type,
+            no content length, and no more than one cookie.
         scope: what an ASGI scope has in common with others, if the leaf is steady.
         environ: the same of a WSGI environ, if they are apart.
         settled: whether nothing is to be corrected in the environ any more.
@@ -278,9 +280,9 @@ class Leaf(Known):
         "environ",
         "other",
         "pairs",
+        "plain",
         "scope",
         "settled",
-        "size",
         "steady",
         "tail",
         "varying",
@@ -289,13 +291,13 @@ class Leaf(Known):
     def __init__(self) -> None:
         super().__init__()
         self.tail = b""
-        self.size: i64 = 0
         self.other: Leaf | None = None
         self.pairs: list[Any] = []
         self.varying: list[Slot] = []
         self.entries: list[Slot] = []
         self.steady = True
         self.apart = True
+        self.plain = False
         self._keys: set[str] = set()
         self.scope: dict[str, Any] | None = None
         self.environ: dict[str, str] | None = None
@@ -331,6 +333,17 @@ class Leaf(Known):
             if value is None:
                 self.entries.append(Slot(number, name, 0))
 
+    def finish(self, tail: bytes) -> None:
+        """All params are there."""
+        self.tail = tail
+        varying = [slot.kind for slot in self.named]
+        self.plain = self.cookies <= 1 and not (
+            self.values[CONTENT_TYPE]
+            or self.values[CONTENT_LENGTH]
+            or CONTENT_TYPE in varying
+            or CONTENT_LENGTH in varying
+        )
+
     def _add_header(self, name: Name, value: bytes | None, number: "i64") -> None:
         if name.kind == COOKIE:
             self.cookies += 1
@@ -351,23 +364,69 @@ class Step:
         size: the length of that.
         name: its name.
         length: the length of that, and of the byte ahead of it.
+        ahead: the length of all that comes ahead of the value.
+        spelt: all that, by the length of the value, which is a byte in it; as far as it has come.
         then: what may follow.
         other: what may be in its place.
         leaf: what may end the block behind it.
         known: what blocks mean, so far.
     """
 
-    __slots__ = ("known", "lead", "leaf", "length", "name", "other", "size", "then")
+    __slots__ = (
+        "ahead",
+        "known",
+        "lead",
+        "leaf",
+        "length",
+        "name",
+        "other",
+        "size",
+        "spelt",
+        "then",
+    )
 
     def __init__(self, lead: bytes, name: bytes, known: Known) -> None:
         self.lead = lead
         self.size: i64 = len(lead)
         self.name = name
         self.length: i64 = 1 + len(name)
+        self.ahead: i64 = self.size + self.length
+        # For each byte, though no length is above 127 in one; a list is the quickest to ask.
+        self.spelt: list[bytes] = [b""] * 256
         self.then: Step | None = None
         self.other: Step | None = None
         self.leaf: Leaf | None = None
         self.known = known
+
+    def read(self, block: bytes, at: "i64", length: "i64") -> "tuple[i64, i64]":
+        """Read a param that is not :attr:`spelt` so.
+
+        Args:
+            block: all.
+            at: where this step begins.
+            length: what stands where the length of the value would.
+
+        Returns:
+            Where the value begins, and how long it is; or -1 where it is another param, or the
+            block ends before.
+        """
+        start: i64 = at + self.size
+        if self.spelt[length] or block[at:start] != self.lead:
+            return -1, 0
+        begin: i64 = start
+        if length >= 128:
+            try:
+                begin, _, length = long_lengths(block, start - 1)
+            except IndexError:
+                return -1, 0
+            begin -= 1
+        middle: i64 = begin + self.length
+        if block[begin + 1 : middle] != self.name:
+            return -1, 0
+        if begin == start and self.ahead <= _LONGEST and memory.spellings < _MOST_SPELLINGS:
+            memory.spellings += 1
+            self.spelt[length] = block[at:middle]
+        return middle, length
 
     def reach(self, further: "Step") -> "Step":
         """A step that follows: the same as another, or that one."""
@@ -406,13 +465,15 @@ class Memory:
     Attributes:
         root: where all paths begin.
         readings: how many blocks were read since all was forgotten.
+        spellings: how many all its steps have of what comes ahead of a value.
     """
 
-    __slots__ = ("_leaves", "_misses", "_steps", "readings", "root")
+    __slots__ = ("_leaves", "_misses", "_steps", "readings", "root", "spellings")
 
     def __init__(self) -> None:
         self.root = Step(b"", b"", Known())
         self.readings: i64 = 0
+        self.spellings: i64 = 0
         self._misses: i64 = 0
         self._steps: i64 = 0
         self._leaves: i64 = 0
@@ -422,6 +483,7 @@ class Memory:
         names.clear()
         self.root = Step(b"", b"", Known())
         self.readings = 0
+        self.spellings = 0
         self._misses = 0
         self._steps = 0
         self._leaves = 0
@@ -463,8 +525,7 @@ class Memory:
             leaf.add(name, None, len(path))
             path.append(Step(block[begin : start + 1], raw, leaf.so_far()))
             begin = at
-        leaf.tail = block[begin:]
-        leaf.size = len(leaf.tail)
+        leaf.finish(block[begin:])
         if kept <= _MOST_KEPT:
             self._keep(path, leaf)
 

@@ -41,13 +41,16 @@ class Reading:
         cookies: how many headers are cookies.
     """
 
-    block = b""
-    count: "i64" = 0
-    values: list[Any] = NOTHING
-    leaf: Leaf | None = None
-    found: list[bytes] = _NONE
-    headers: list[Any] = _NONE
-    cookies: "i64" = 0
+    # There is no __init__(), a call more each time: whoever makes one sets what it has.
+    __slots__ = ("block", "cookies", "count", "found", "headers", "leaf", "values")
+
+    block: bytes
+    count: "i64"
+    values: list[Any]
+    leaf: Leaf | None
+    found: list[bytes]
+    headers: list[Any]
+    cookies: "i64"
 
     def pairs(self) -> list[tuple[bytes, bytes]]:
         """All params, as pairs."""
@@ -79,27 +82,25 @@ def read_params(block: bytes, most: "i64") -> Reading:
     step = last.then
     at: i64 = 0
     end: i64 = len(block)
-    try:
-        while step is not None:
-            start: i64 = at + step.size
-            if block[at:start] == step.lead:
-                length: i64 = block[start]
-                if length >= 128:
-                    start, _, length = long_lengths(block, start - 1)
-                    start -= 1
-                middle: i64 = start + step.length
-                if block[start + 1 : middle] == step.name:
-                    at = middle + length
-                    found.append(block[middle:at])
-                    last = step
-                    step = step.then
-                    continue
+    while step is not None:
+        try:
+            length: i64 = block[at + step.size]
+        except IndexError:  # the block ends before
             step = step.other
-    except IndexError:
-        pass  # it ends where a length should be
-    leaf = last.leaf
+            continue
+        middle: i64 = at + step.ahead
+        if block[at:middle] != step.spelt[length]:
+            middle, length = step.read(block, at, length)
+            if middle < 0:
+                step = step.other
+                continue
+        at = middle + length
+        found.append(block[middle:at])
+        last = step
+        step = step.then
     # A last value that is cut short is found out here, too.
-    while leaf is not None and (at + leaf.size != end or block[at:] != leaf.tail):
+    leaf = last.leaf if at <= end else None
+    while leaf is not None and block[at:] != leaf.tail:
         leaf = leaf.other
     if leaf is None or leaf.count > most or (leaf.host >= 0 and not found[leaf.host]):
         return _read_on(block, most, last, at, found)
@@ -115,10 +116,21 @@ def read_params(block: bytes, most: "i64") -> Reading:
     return reading
 
 
-def _read_on(block: bytes, most: "i64", last: Step, at: "i64", found: list[bytes]) -> Reading:
-    """Read a block of which only the beginning is known: as far as a step, and what it found."""
+def _blank(block: bytes) -> Reading:
     reading = Reading()
     reading.block = block
+    reading.count = 0
+    reading.values = NOTHING
+    reading.leaf = None
+    reading.found = _NONE
+    reading.headers = _NONE
+    reading.cookies = 0
+    return reading
+
+
+def _read_on(block: bytes, most: "i64", last: Step, at: "i64", found: list[bytes]) -> Reading:
+    """Read a block of which only the beginning is known: as far as a step, and what it found."""
+    reading = _blank(block)
     if len(block) > 2 * most:
         reading.count = count_pairs(block, most)
         if reading.count > most:
@@ -179,7 +191,7 @@ def _collect(block: bytes, begin: "i64", reading: Reading) -> None:
 
 def read_pairs(pairs: "Sequence[tuple[bytes, bytes]]") -> Reading:
     """The params of a block that has been taken apart."""
-    reading = Reading()
+    reading = _blank(b"")
     reading.count = len(pairs)
     reading.values = values = NOTHING.copy()
     reading.headers = headers = []

@@ -390,8 +390,7 @@ class Connection(Receiver):
         exchange = self.exchanges.get(request_id)
         if exchange is None:
             return
-        exchange.block = block
-        exchange.reading = reading
+        exchange.take_params(block, reading)
         if exchange.role is _AUTHORIZER:
             # lighttpd and mod_fcgid send no FCGI_STDIN to an authorizer (§6.3).
             exchange.body.ended = True

@@ -13,6 +13,7 @@ import trio
 
 from trifcgi.cgi import complete_head, end_of_head, is_bodyless
 from trifcgi.cgi.known import REQUEST_METHOD
+from trifcgi.cgi.reading import Reading
 from trifcgi.errors import ResponseError
 from trifcgi.observe.instrument import Outcome, StopReason
 from trifcgi.protocol.constants import Role
@@ -201,6 +202,12 @@ class Exchange(Served):
         if named is None:
             named = self._named = dict(self.pairs)
         return named
+
+    def take_params(self, block: bytes, reading: Reading | None) -> None:
+        """The params are whole. Whoever has looked for some before has found none."""
+        self.block = block
+        self.reading = reading
+        self._pairs = self._named = self._params = self._method = None
 
     def find_param(self, name: bytes) -> bytes | None:
         """One param's value."""

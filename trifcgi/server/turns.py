@@ -409,6 +409,7 @@ class Turns:
                 app_status = trap.status
             else:
                 self.stepped()
+                exchange.reading = None  # read by now, and the wait may be long
                 self.driver = driver
                 self.run = run
                 self.trap = trap
