@@ -5,6 +5,7 @@ from typing import Any, Final
 
 import pytest
 import trio
+import trio.testing
 
 import trifcgi
 from tests.server import raw
@@ -100,6 +101,43 @@ async def test_params_are_the_same_however_they_come_and_how_often(kind: str) ->
         answers = await front_end.answers(*ids)
         assert [answers[request_id].stdout for request_id in ids] == expected
     assert known.memory._leaves > 0 or (COMPILED and kind == "native")
+
+
+@pytest.mark.parametrize("kind", HANDLERS)
+async def test_params_are_all_there_although_somebody_has_looked_while_they_came(
+    kind: str,
+) -> None:
+    data = sent(REQUESTS[0], 1, 60_000, 0)
+    async with MemoryServer(HANDLERS[kind]()) as server:
+        front_end = raw.RawFrontEnd(server.connect())
+        await front_end.send(data)
+        expected = (await front_end.answer()).stdout
+        await front_end.send(data[:100])
+        while not server.plane.exchanges():
+            await trio.testing.wait_all_tasks_blocked()
+        (exchange,) = server.plane.exchanges()
+        # As the control server does, which lists requests however far they have come.
+        assert (exchange.named, list(exchange.pairs), len(exchange.params)) == ({}, [], 0)
+        assert exchange.method == b""
+        await front_end.send(data[100:])
+        assert (await front_end.answer()).stdout == expected
+
+
+async def test_a_request_that_waits_keeps_nothing_of_how_its_params_were_read() -> None:
+    seen: list[object] = []
+
+    async def app(scope: dict[str, Any], receive: object, send: Send) -> None:
+        if scope["type"] != "http":
+            raise NotImplementedError
+        await trio.lowlevel.checkpoint()
+        seen.extend(exchange.reading for exchange in server.plane.exchanges())
+        await asgi(scope, receive, send)
+
+    async with MemoryServer(trifcgi.asgi(app)) as server:
+        front_end = raw.RawFrontEnd(server.connect())
+        await front_end.send(sent(REQUESTS[0], 1, 60_000, 0))
+        assert b"a.test" in (await front_end.answer()).stdout
+    assert seen == [None]
 
 
 @pytest.mark.parametrize("kind", HANDLERS)

@@ -257,6 +257,7 @@ class Turns:
                     _log.exception("a request could not be begun without a task")
                     begun = False
                 if begun:
+                    exchange.reading = None
                     state.observers.request_started(exchange)
                     continue
                 exchange.phase = _QUEUED
