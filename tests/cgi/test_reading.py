@@ -1,5 +1,6 @@
 """What is known again of earlier blocks, held against what is read afresh."""
 
+import random
 import struct
 from collections.abc import Iterator
 
@@ -253,3 +254,85 @@ def test_what_came_before_changes_no_reading(requests: list[Pairs], noise: bytes
                     read_params(broken, MANY)
             else:
                 same(broken)
+
+
+def _page(number: int, at_random: random.Random) -> bytes:
+    """What one of some browsers asks one of some hosts for: pages, and what is in them."""
+    what, mode, accept = at_random.choice(
+        [
+            (b"document", b"navigate", b"text/html,application/xhtml+xml;q=0.9"),
+            (b"image", b"no-cors", b"image/avif,image/webp"),
+            (b"script", b"no-cors", b"*/*"),
+            (b"style", b"no-cors", b"text/css,*/*;q=0.1"),
+            (b"empty", b"cors", b"application/json"),
+        ]
+    )
+    browser = at_random.randrange(6)
+    host = b"h%d.test" % at_random.randrange(5)
+    path = b"/%d" % number
+    pairs = [
+        (b"QUERY_STRING", at_random.choice([b"", b"q=%d" % number])),
+        (b"REQUEST_METHOD", at_random.choice([b"GET", b"GET", b"POST"])),
+        (b"SCRIPT_NAME", path),
+        (b"REQUEST_URI", path),
+        (b"DOCUMENT_ROOT", b"/srv"),
+        (b"SERVER_PROTOCOL", at_random.choice([b"HTTP/1.1", b"HTTP/2.0"])),
+        (b"REMOTE_ADDR", b"192.0.2.%d" % (number % 250)),
+        (b"SERVER_NAME", host),
+        (b"HTTP_HOST", host),
+        (b"HTTP_USER_AGENT", b"Browser/%d" % browser),
+        (b"HTTP_ACCEPT", accept),
+        (b"HTTP_ACCEPT_ENCODING", [b"gzip", b"gzip, br", b"gzip, br, zstd"][browser % 3]),
+        (b"HTTP_SEC_FETCH_SITE", at_random.choice([b"none", b"same-origin", b"cross-site"])),
+        (b"HTTP_SEC_FETCH_MODE", mode),
+        (b"HTTP_SEC_FETCH_DEST", what),
+    ]
+    if what == b"document":
+        pairs.append((b"HTTP_UPGRADE_INSECURE_REQUESTS", b"1"))
+    if number % 3:
+        pairs.append((b"HTTP_COOKIE", b"sid=%d" % number))
+    return encode_pairs(pairs)
+
+
+def test_blocks_of_mixed_traffic_are_soon_known() -> None:
+    """Names that come with ever other values are taken for such, and do not multiply the paths."""
+    at_random = random.Random(1)
+    hits = [read_params(_page(number, at_random), MANY).leaf is not None for number in range(3000)]
+    assert sum(hits[1000:]) > 1950
+    assert known.memory._leaves < 100
+
+
+def test_what_is_beside_many_others_is_kept_when_it_comes_again() -> None:
+    """Of those in each other's place the one that is found is not the one that makes room."""
+
+    def block(kind: int, more: bytes) -> bytes:
+        lead = [(b"HTTP_X_%d" % kind, b"")]
+        return encode_pairs([*lead, (b"REQUEST_URI", b"/"), (b"HTTP_Y_" + more, b"")])
+
+    for more in (b"A", b"B", b"C"):
+        for kind in range(known._MOST_BESIDE):
+            for _ in range(known._LEARN_EVERY):
+                read_params(block(kind, more), MANY)
+    for more in (b"A", b"B", b"C"):
+        for kind in range(known._MOST_BESIDE):
+            assert read_params(block(kind, more), MANY).leaf is not None, (kind, more)
+    assert known.memory._leaves == 3 * known._MOST_BESIDE
+
+
+def test_no_long_name_is_kept() -> None:
+    name = b"HTTP_" + b"X" * 100
+    for _ in range(20):
+        reading = read_params(encode_pairs([*USUAL, (name, b"")]), MANY)
+        assert reading.leaf is None
+        assert reading.headers[-1] == (b"x" * 100, b"")
+    assert name not in known.names
+
+
+def test_a_client_can_have_all_given_up_only_so_often() -> None:
+    for number in range(400):
+        name = b"HTTP_X_%d" % number
+        for value in (b"", b"1"):
+            for _ in range(known._LEARN_EVERY):
+                read_params(encode_pairs([(name, value)]), MANY)
+    assert known.memory._given_up == known._MOST_GIVEN_UP
+    assert known.memory._leaves <= known._MOST_LEAVES

@@ -353,3 +353,21 @@ def test_what_came_before_changes_nothing(requests: list[list[tuple[bytes, bytes
         assert given.headers == meant.headers
         assert (given.server, given.scheme) == (meant.server, meant.scheme)
         assert wsgi_environ(block) == wsgi_environ([*pairs, *GET])
+
+
+def test_nobodys_path_is_kept_with_an_environ() -> None:
+    """It is worked out apart for each request."""
+    forget()
+    block = encode_pairs(
+        [
+            (b"REQUEST_METHOD", b"GET"), (b"SCRIPT_NAME", b"/secret"), (b"PATH_INFO", b"/secret"),
+            (b"QUERY_STRING", b""), (b"SERVER_NAME", b"a.test"), (b"SERVER_PORT", b"80"),
+            (b"SERVER_PROTOCOL", b"HTTP/1.1"),
+        ]
+    )  # fmt: skip
+    for _ in range(20):
+        made = wsgi_environ(block)
+        assert made["SCRIPT_NAME"] == made["PATH_INFO"] == "/secret"
+    (leaf,) = leaves_in_memory()
+    assert leaf.environ is not None
+    assert "/secret" not in leaf.environ.values()

@@ -52,6 +52,9 @@ def keep_environ(leaf: Leaf, environ: dict[str, str]) -> None:
     usual = environ.copy()
     for slot in leaf.entries:
         usual[slot.key] = ""
+    # These are worked out apart, and may be one client's own.
+    usual.pop("SCRIPT_NAME", None)
+    usual.pop("PATH_INFO", None)
     leaf.environ = usual
 
 

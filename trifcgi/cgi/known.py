@@ -7,7 +7,9 @@ a *leaf*, which has what all such blocks mean but for those values. The paths ar
 different blocks begin alike.
 
 Only values under names that say nothing of one client are kept, or empty ones, so nothing of
-anybody's stays behind. Of all other params it is the name that is known again.
+anybody's stays behind. Of all other params it is the name that is known again. A name that has
+come with several values varies from then on, and paths on which it did not are given up: where
+each name is one or the other, there are no more paths than kinds of requests.
 """
 
 from typing import TYPE_CHECKING, Any, Final
@@ -63,11 +65,13 @@ _KNOWN_AGAIN: Final = frozenset(
 _MOST_PARAMS: Final = 64
 _LONGEST: Final = 256  # a param that is kept with its value
 _MOST_KEPT: Final = 4096  # all such of one path
-_MOST_VALUES: Final = 6  # of one name
+_MOST_VALUES: Final = 2  # of one name
+_MOST_DECISIVE_VALUES: Final = 6  # of one on which much depends, and that has few of them
 _MOST_BESIDE: Final = 8  # steps, or leaves, in each other's place; the oldest make room
 _MOST_LEAVES: Final = 128
 _MOST_STEPS: Final = 1024
 _MOST_SPELLINGS: Final = 4096
+_MOST_GIVEN_UP: Final = 64  # times that all paths are, before all is forgotten
 
 # A block is learned when some were read that were not known, and all is forgotten from time to
 # time, as what comes most may have changed.
@@ -164,14 +168,14 @@ class Name:
         """Whether a value is one of the few that are kept with the name."""
         if self._varies:
             return False
-        if not value:
-            return True
-        if not self.again:
-            self._varies = True
-            return False
         if value in self._values:
             return True
-        if len(self._values) == _MOST_VALUES:
+        has_few = self.kind in _DECISIVE and self.kind != SERVER_NAME
+        most = _MOST_DECISIVE_VALUES if has_few else _MOST_VALUES
+        if (value and not self.again) or len(self._values) == most:
+            self._varies = True
+            if self._values:
+                memory.outdated = True
             return False
         self._values.append(value)
         return True
@@ -430,33 +434,36 @@ class Step:
 
     def reach(self, further: "Step") -> "Step":
         """A step that follows: the same as another, or that one."""
+        before: Step | None = None
         step = self.then
         number = 0
         while step is not None:
             if step.lead == further.lead and step.name == further.name:
                 return step
             number += 1
-            if number == _MOST_BESIDE - 1:
-                step.other = None
+            if number == _MOST_BESIDE and before is not None:
+                before.other = None
+            before = step
             step = step.other
         further.other = self.then
         self.then = further
         return further
 
-    def end(self, leaf: "Leaf") -> bool:
+    def end(self, leaf: "Leaf") -> None:
         """Have a leaf, unless the same is there."""
-        number = 0
+        before: Leaf | None = None
         other = self.leaf
+        number = 0
         while other is not None:
             if other.tail == leaf.tail:
-                return False
+                return
             number += 1
-            if number == _MOST_BESIDE - 1:
-                other.other = None
+            if number == _MOST_BESIDE and before is not None:
+                before.other = None
+            before = other
             other = other.other
         leaf.other = self.leaf
         self.leaf = leaf
-        return True
 
 
 class Memory:
@@ -464,16 +471,28 @@ class Memory:
 
     Attributes:
         root: where all paths begin.
+        outdated: whether a name varies that did not on some path.
         readings: how many blocks were read since all was forgotten.
         spellings: how many all its steps have of what comes ahead of a value.
     """
 
-    __slots__ = ("_leaves", "_misses", "_steps", "readings", "root", "spellings")
+    __slots__ = (
+        "_given_up",
+        "_leaves",
+        "_misses",
+        "_steps",
+        "outdated",
+        "readings",
+        "root",
+        "spellings",
+    )
 
     def __init__(self) -> None:
         self.root = Step(b"", b"", Known())
+        self.outdated = False
         self.readings: i64 = 0
         self.spellings: i64 = 0
+        self._given_up: i64 = 0
         self._misses: i64 = 0
         self._steps: i64 = 0
         self._leaves: i64 = 0
@@ -481,10 +500,16 @@ class Memory:
     def forget(self) -> None:
         """Begin afresh."""
         names.clear()
-        self.root = Step(b"", b"", Known())
         self.readings = 0
-        self.spellings = 0
+        self._given_up = 0
         self._misses = 0
+        self._give_up()
+
+    def _give_up(self) -> None:
+        """Begin afresh, but for what is known of names."""
+        self.root = Step(b"", b"", Known())
+        self.outdated = False
+        self.spellings = 0
         self._steps = 0
         self._leaves = 0
 
@@ -511,6 +536,8 @@ class Memory:
             at, name_length, value_length = long_lengths(block, at)
             middle: i64 = at + name_length
             at = middle + value_length
+            if name_length > LearnedNames.LONGEST:
+                return
             raw = block[middle - name_length : middle]
             name = names[raw]
             value = block[middle:at]
@@ -518,7 +545,7 @@ class Memory:
                 leaf.add(name, value, 0)
                 kept += at - start
                 continue
-            if block[start] >= 128 or name_length > LearnedNames.LONGEST:
+            if block[start] >= 128:
                 return
             if name.kind == HOST and leaf.host >= 0:
                 return
@@ -526,6 +553,9 @@ class Memory:
             path.append(Step(block[begin : start + 1], raw, leaf.so_far()))
             begin = at
         leaf.finish(block[begin:])
+        if self.outdated and self._given_up < _MOST_GIVEN_UP:
+            self._given_up += 1
+            self._give_up()
         if kept <= _MOST_KEPT:
             self._keep(path, leaf)
 
@@ -535,8 +565,10 @@ class Memory:
             step = step.reach(further)
             if step is further:
                 self._steps += 1
-        if step.end(leaf):
-            self._leaves += 1
+        step.end(leaf)
+        # Counted even if it was there: to learn in vain again and again costs more than not to
+        # know.
+        self._leaves += 1
 
 
 memory: Final = Memory()

@@ -15,7 +15,7 @@ from trifcgi.cgi.known import (
     memory,
     names,
 )
-from trifcgi.protocol.pairs import count_pairs, decode_pairs, long_lengths, truncated
+from trifcgi.protocol.pairs import count_pairs, decode_pairs, encode_pairs, long_lengths, truncated
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -191,7 +191,7 @@ def _collect(block: bytes, begin: "i64", reading: Reading) -> None:
 
 def read_pairs(pairs: "Sequence[tuple[bytes, bytes]]") -> Reading:
     """The params of a block that has been taken apart."""
-    reading = _blank(b"")
+    reading = _blank(encode_pairs(pairs))
     reading.count = len(pairs)
     reading.values = values = NOTHING.copy()
     reading.headers = headers = []
