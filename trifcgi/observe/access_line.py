@@ -323,7 +323,7 @@ def _combined(
     agent = _told(fields[6])
     # One pass over all that the peer chose, and a second look only where that finds
     # something. The first two fields stand outside quotes.
-    told = b"%b%b%b%b%b%b%b" % (address, user, method, target, protocol, referer, agent)
+    told = b"".join((address, user, method, target, protocol, referer, agent))
     if not _is_plain(told) or _SPACE in address or (len(user) and _SPACE in user):
         address = _escaped(address).replace(b" ", rb"\x20")
         user = _escaped(user).replace(b" ", rb"\x20")
@@ -342,10 +342,11 @@ def _combined(
     else:
         told_role = "" if role == _RESPONDER else f" role={_ROLES.get(role, str(role))}"
         rest = f" in={bytes_in} app_status={app_status} end={end}{told_role}\n".encode()
-    return b"%b%b%b %b %b%b%b%b%b%b%b%b%b" % (
-        address, between, method, target, protocol, code, _number(body_bytes), from_where, agent,
-        time, _THREE_DIGITS[millis % 1000], _THREE_DIGITS[micros % 1000], rest,
-    )  # fmt: skip
+    # Joined, which takes half the time of a format.
+    return b"".join((
+        address, between, method, b" ", target, b" ", protocol, code, _number(body_bytes),
+        from_where, agent, time, _THREE_DIGITS[millis % 1000], _THREE_DIGITS[micros % 1000], rest,
+    ))  # fmt: skip
 
 
 def _as_json(
@@ -360,9 +361,9 @@ def _as_json(
     stamp: bytes,
 ) -> bytes:
     uri = fields[_TARGET] or _target_of(fields) or b"-"
-    told = b"%b%b%b%b%b%b%b" % (
+    told = b"".join((
         fields[0], fields[1], fields[2], uri, fields[4], fields[5], fields[6],
-    )  # fmt: skip
+    ))  # fmt: skip
     plain = _is_plain(told)
     return (
         b'{"time": "%b", "logger": "trifcgi.access", "remote_addr": %b, "remote_user": %b, '
