@@ -112,8 +112,17 @@ class Load:
 
     def _order(self, command: bytes) -> bytes:
         self._line.sendall(command)
-        size = int.from_bytes(self._line.recv(4, socket.MSG_WAITALL))
-        return self._line.recv(size, socket.MSG_WAITALL) if size else b""
+        return self._receive(int.from_bytes(self._receive(4)))
+
+    def _receive(self, size: int) -> bytes:
+        """So many bytes. A socket with a timeout does not wait for all of them by itself."""
+        data = b""
+        while len(data) < size:
+            more = self._line.recv(size - len(data))
+            if not more:
+                raise RuntimeError("the server has gone")
+            data += more
+        return data
 
     def rounds(self, number: int) -> None:
         """So many rounds: :data:`CONNECTIONS` requests in each.
