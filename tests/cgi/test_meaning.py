@@ -6,7 +6,6 @@ from hypothesis import strategies as st
 
 from tests.capture_files import load_capture, load_captures
 from trifcgi.cgi import BadParams, Meaning
-from trifcgi.cgi import meaning as meaning_module
 from trifcgi.cgi.names import LearnedNames, header_name
 from trifcgi.protocol import encode_pairs
 
@@ -152,16 +151,15 @@ def test_the_client_is_an_address_and_a_port() -> None:
     assert meaning_of((b"REMOTE_ADDR", b"::1"), (b"REMOTE_PORT", b"")).client == ("::1", 0)
 
 
-def test_a_port_is_a_number_below_65536_each_time_that_it_comes() -> None:
-    given = {b"%d" % port: port for port in range(62_000, 65_536)}
+def test_a_port_is_a_number_below_65536() -> None:
+    given = {b"%d" % port: port for port in (1, 80, 51_234, 65_535)}
     odd = {b"0": 0, b"65536": 0, b"00080": 80, b"-1": 0, b"+1": 0, b" 1": 0, b"1_0": 0, b"1x": 0}
-    for digits, port in [*given.items(), *odd.items()] * 2:
+    for digits, port in [*given.items(), *odd.items()]:
         assert meaning_of((b"REMOTE_ADDR", b"::1"), (b"REMOTE_PORT", digits)).client == (
             "::1",
             port,
         )
     assert meaning_of((b"REMOTE_ADDR", b"::1")).client == ("::1", 0)
-    assert len(meaning_module._ports) <= meaning_module._MOST_PORTS
 
 
 def test_some_requests_come_from_no_client() -> None:

@@ -46,11 +46,6 @@ _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 _COLON: Final = 0x3A  # as a number, like those in cgi/target.py
 _MOST_DIGITS: Final = 18  # a larger content length is no length; and int() has bounds of its own
 
-# The ports that clients have: a connection's is asked for with each of its requests, and to make
-# a number of digits costs interpreted code four times as much as to find it.
-_MOST_PORTS: Final = 1024
-_ports: Final[dict[bytes | None, int]] = {}
-
 
 class BadParams(ValueError):
     """The params make no HTTP request; the message says in a sentence what is missing."""
@@ -125,20 +120,7 @@ def client_of(reading: Reading) -> tuple[str, int] | None:
     address: bytes | None = values[REMOTE_ADDR]
     if not address or address == b"unix:":
         return None
-    digits: bytes | None = values[REMOTE_PORT]
-    if COMPILED:
-        return address.decode("latin-1"), _port(digits)
-    port = _ports.get(digits)
-    return address.decode("latin-1"), _keep_port(digits) if port is None else port
-
-
-def _keep_port(digits: bytes | None) -> int:
-    port = _port(digits)
-    if port:
-        if len(_ports) == _MOST_PORTS:
-            _ports.clear()
-        _ports[digits] = port
-    return port
+    return address.decode("latin-1"), _port(values[REMOTE_PORT])
 
 
 def headers_of(reading: Reading) -> list[tuple[bytes, bytes]]:
