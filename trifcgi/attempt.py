@@ -61,6 +61,7 @@ class Attempt:
 
     A coroutine in all that awaiting and trio need, and without one where nothing has to be waited
     for: to make a coroutine and its frame costs more than many a thing that they are made for.
+    Compiled, that is: in pure Python a coroutine is given instead.
 
     There is no ``__init__()``, as it would be one call more each time: whoever makes one sets
     what it has, beginning with these two.

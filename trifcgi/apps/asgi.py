@@ -8,14 +8,16 @@ it makes no checkpoint: a small answer costs the application's own time and litt
 import logging
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from types import MethodType
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
+from trifcgi.apps import asgi_messages
 from trifcgi.apps.asgi_exchange import Exchanges
-from trifcgi.apps.asgi_messages import end
 from trifcgi.apps.disconnected import ClientDisconnected
 from trifcgi.apps.lifespan import SHUTDOWN_TIMEOUT, run_lifespan
 from trifcgi.cgi import BadParams, Meaning, error_response
 from trifcgi.protocol.constants import Role
+from trifcgi.protocol.pairs import COMPILED
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -135,7 +137,8 @@ class ASGIHandler:
             # Not kept: an application may have ``send`` in it, and two that hold each other would
             # be left to the garbage collector.
             scope, exchange.scope = exchange.scope, None
-            await self.app(scope, exchange.receive, exchange)
+            send = exchange if COMPILED else MethodType(asgi_messages.send, exchange)
+            await self.app(scope, exchange.receive, send)
         except Exception as error:
             # A framework turns the disconnect into an exception of its own and lets it
             # pass (Starlette's ClientDisconnect): routine, yet a mistake made in clean-up
@@ -152,4 +155,4 @@ class ASGIHandler:
             return
         if not exchange.ends_as_it_is:
             raise exchange.unfinished()
-        await end(exchange)
+        await asgi_messages.end(exchange)

@@ -1,7 +1,7 @@
 """The ``receive`` and ``send`` that an ASGI application is given: what waits in them."""
 
 import contextlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import trio
 
@@ -10,7 +10,7 @@ from trifcgi.apps.disconnected import ClientDisconnected
 if TYPE_CHECKING:
     from trifcgi.apps.asgi_exchange import Exchange, Message
 
-__all__ = ["end", "finish", "receive"]
+__all__ = ["end", "finish", "receive", "send"]
 
 
 async def receive(exchange: "Exchange") -> "Message":
@@ -80,6 +80,16 @@ async def _wait_for_end(exchange: "Exchange") -> "Message":
     return {"type": "http.disconnect"}
 
 
+async def send(exchange: "Exchange", message: Any) -> None:
+    """Send a message: in pure Python, where a coroutine takes less than what is none.
+
+    Raises:
+        ClientDisconnected, ResponseError: see :meth:`Exchange.take`.
+    """
+    if not exchange.take(message):
+        await finish(exchange)
+
+
 async def finish(exchange: "Exchange") -> None:
     """What a ``send`` has still to do when its message has been taken.
 
@@ -108,4 +118,4 @@ async def _release(exchange: "Exchange") -> None:
 async def end(exchange: "Exchange") -> None:
     """Send what the application has left out: the last, empty piece of the body."""
     with contextlib.suppress(ClientDisconnected):
-        await exchange({"type": "http.response.body"})
+        await send(exchange, {"type": "http.response.body"})

@@ -1,10 +1,11 @@
 """``Request.stdout``; compiled. What waits in it stands in :mod:`trifcgi.server.streams`."""
 
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Coroutine
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final
 
 from trifcgi.attempt import DONE, Attempt
+from trifcgi.protocol.pairs import COMPILED
 from trifcgi.request import ResponseStream
 from trifcgi.server import streams
 from trifcgi.server.streams import FULL, NOT_TAKEN, SENT
@@ -58,7 +59,7 @@ class Stdout:
     def send_head(self, head: bytes, *, bodyless: bool = False) -> None:
         self._exchange.send_head(head, bodyless)
 
-    def send_all(self, data: Any) -> _Sending:
+    def send_all(self, data: Any) -> Awaitable[None]:
         """Send response bytes; wait while too much is unsent.
 
         A cancel while waiting leaves a whole number of records on the wire: other requests
@@ -69,6 +70,8 @@ class Stdout:
             trio.BrokenResourceError: the request was aborted or its connection is lost.
             trio.ClosedResourceError: the stream was closed.
         """
+        if not COMPILED:
+            return streams.put_or_send(self._exchange, data)
         sending = _Sending()
         sending.begun = False
         sending.waiting = None
