@@ -20,7 +20,6 @@ import re
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from http import HTTPStatus
-from itertools import chain
 from typing import TYPE_CHECKING, Any, Final
 
 from trifcgi.cgi.names import TOKEN, LearnedNames
@@ -304,10 +303,9 @@ class _LastHead:
         lines: its lines.
         head: the whole, if all lines are kept with their values.
         pairs: then also the headers that it was made of, where they are compared as they are.
-        types: and the types of their names and values.
     """
 
-    __slots__ = ("head", "lines", "pairs", "status", "types")
+    __slots__ = ("head", "lines", "pairs", "status")
 
     def __init__(
         self, status: int, lines: list[_Line], head: Head | None, pairs: list[Any]
@@ -316,7 +314,6 @@ class _LastHead:
         self.lines = lines
         self.head = head
         self.pairs = pairs
-        self.types: list[Any] = [bytes] * (2 * len(pairs))
 
 
 class _Heads:
@@ -341,9 +338,8 @@ def usual_head(status: Any, headers: Any) -> Head | None:
     if status == last.status and (
         _are_lines(headers, last.lines)
         if COMPILED
-        # In Python itself going through them takes longer than to compare them as they are. What
-        # only equals bytes, as a bytearray does, makes no such head.
-        else headers == last.pairs and [*map(type, chain(*headers))] == last.types
+        # In Python itself going through them takes longer than to compare them as they are.
+        else headers == last.pairs and _are_bytes(headers)
     ):
         return last.head
     return _make_head(status, headers, last.lines)
@@ -362,6 +358,14 @@ def _are_lines(headers: list[Any], lines: list[_Line]) -> bool:
         if type(name) is not bytes or type(value) is not bytes:
             return False
         if name != line.name or value != line.value:
+            return False
+    return True
+
+
+def _are_bytes(headers: list[Any]) -> bool:
+    """Whether names and values are: what only equals bytes, as a bytearray does, makes no head."""
+    for name, value in headers:
+        if type(name) is not bytes or type(value) is not bytes:
             return False
     return True
 
