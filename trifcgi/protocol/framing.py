@@ -28,7 +28,7 @@ _MAX_PADDED: Final = MAX_CONTENT_LENGTH - MAX_CONTENT_LENGTH % _PADDING - 1
 _STDOUT: Final = int(RecordType.STDOUT)
 _STDERR: Final = int(RecordType.STDERR)
 _VERSION: Final = VERSION_1 << 56
-_STDOUT_RECORD: Final = VERSION_1 << 56 | int(RecordType.STDOUT) << 48
+_NO_PADDING: Final = b"\0\0"  # and the reserved byte, behind the length
 _COMPLETE: Final = int(ProtocolStatus.REQUEST_COMPLETE)
 
 
@@ -44,9 +44,15 @@ def _plain_tail(request_id: int) -> bytes:
     return pack_header(_STDOUT, request_id, 0) + pack_end_request(request_id, 0, _COMPLETE)
 
 
+def _stdout_begin(request_id: int) -> bytes:
+    """What a record of stdout begins with, up to the length of its content."""
+    return pack_header(_STDOUT, request_id, 0)[:4]
+
+
 # Front ends count request IDs from 1 up, so these few serve nearly every request, and a hostile
 # one that uses all 65,535 makes nothing grow.
 _PLAIN_TAILS: Final = [_plain_tail(request_id) for request_id in range(256)]
+_STDOUT_BEGINS: Final = [_stdout_begin(request_id) for request_id in range(256)]
 _FULL_HEADERS: Final = [
     pack_header(_STDOUT, request_id, MAX_CONTENT_LENGTH) for request_id in range(256)
 ]
@@ -137,10 +143,14 @@ class Output:
         """Queue what is left of stdout, which together has that ``length`` and is one record, and
         the end of its request: in one chunk, as most answers leave alone.
         """
-        number: int = _STDOUT_RECORD | request_id << 32 | length << 16
-        header = number.to_bytes(HEADER_LEN, "big")
-        tail = _PLAIN_TAILS[request_id] if request_id < 256 else _plain_tail(request_id)
-        chunk = b"".join((header, data, rest, tail))
+        if request_id < 256:
+            begin = _STDOUT_BEGINS[request_id]
+            tail = _PLAIN_TAILS[request_id]
+        else:
+            begin = _stdout_begin(request_id)
+            tail = _plain_tail(request_id)
+        number: int = length
+        chunk = b"".join((begin, number.to_bytes(2, "big"), _NO_PADDING, data, rest, tail))
         self._chunks.append(chunk)
         self.size += len(chunk)
 
