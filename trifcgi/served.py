@@ -18,18 +18,15 @@ class Served:
         aborted_: see :attr:`trifcgi.Request.aborted`.
         block: see :attr:`trifcgi.request.Request.block`.
         reading: the same, read, where the handler wants that; or ``None``.
+        stop_signal: see :attr:`trifcgi.request.Request.stop_signal`.
     """
 
-    __slots__ = ("aborted_", "block", "reading")
+    __slots__ = ("aborted_", "block", "reading", "stop_signal")
 
     aborted_: bool
     block: bytes
     reading: Reading | None
-
-    @property
-    def stop_signal(self) -> "StopSignal":
-        """See :attr:`trifcgi.request.Request.stop_signal`."""
-        raise NotImplementedError
+    stop_signal: "StopSignal"
 
     def respond(self, head: bytes, body: bytes, *, bodyless: bool = False) -> bool:
         """See :meth:`trifcgi.request.Request.respond`."""

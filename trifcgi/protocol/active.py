@@ -99,7 +99,8 @@ class ActiveRequest:
 
     __slots__ = ("application", "block", "front_end", "pairs", "size", "too_large")
 
-    def __init__(self, front_end: "i64") -> None:
+    def begin(self, front_end: "i64") -> None:
+        """Set all of it: an ``__init__()``, called by way of the class, would cost more."""
         self.front_end: i64 = front_end
         self.application: i64 = _ANSWERING
         self.block: bytes | bytearray = b""

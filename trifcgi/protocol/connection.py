@@ -18,7 +18,7 @@ from trifcgi.protocol.constants import (
 from trifcgi.protocol.events import ConnectionEnded, Event
 from trifcgi.protocol.framing import JOINED_UP_TO, Output, end_tail, plain_tail
 from trifcgi.protocol.intake import ApplicationIntake, FrontEndIntake
-from trifcgi.protocol.pairs import encode_pairs
+from trifcgi.protocol.pairs import COMPILED, encode_pairs
 from trifcgi.protocol.receiver import EventCollector, Receiver
 from trifcgi.protocol.records import (
     MAX_MANAGEMENT_LENGTH,
@@ -342,7 +342,11 @@ class Connection:
         Raises:
             LocalProtocolError: the request is not active, or its stdout has ended.
         """
-        request = self._find(request_id)
+        requests = self._requests
+        # As _find() does it, without the call: in Python itself that counts, and numbers of any
+        # size may be compared.
+        one = not COMPILED and requests._id == request_id
+        request = requests._one if one else self._find(request_id)
         length: i64 = len(data) + len(rest)
         if (
             request is None
@@ -356,7 +360,7 @@ class Connection:
             self.end_request(request_id)
             return
         self._output.add_last(request_id, data, rest, length)
-        self._requests.remove(request_id)
+        requests.remove(request_id)
         self._budget.release(request)
 
     def _step_of_application(self, request_id: int, move: "i64") -> None:
@@ -399,7 +403,9 @@ class Connection:
             raise ValueError(f"request ID {request_id} or role {role} is not within 16 bits")
         self._output.add(pack_begin_request(request_id, role, KEEP_CONN if keep_connection else 0))
         start = STARTS.get(role, FrontEndState.OTHER_PARAMS)
-        self._requests.put(request_id, ActiveRequest(int(start)))
+        request = ActiveRequest()
+        request.begin(int(start))
+        self._requests.put(request_id, request)
 
     def send_params(self, request_id: int, pairs: Iterable[tuple[bytes, bytes]]) -> None:
         """Queue all params of a request, and their end (§5.2).

@@ -137,7 +137,8 @@ class ApplicationIntake(PieceTaker):
         if length == 0 or length + data[22] + _AROUND_PARAMS != len(data):
             return False
         block = data[_PARAMS_AT : _PARAMS_AT + length]
-        request = ActiveRequest(_SENT)
+        request = ActiveRequest()
+        request.begin(_SENT)
         try:
             within = self._budget.take_all(request, block, self._receiver)
         except ProtocolError:
@@ -161,7 +162,9 @@ class ApplicationIntake(PieceTaker):
         elif record_type == _BEGIN_REQUEST:
             usual = _USUAL_BEGINS.get(content)
             role, keep_connection, flags, start = usual or _read_begin(content)
-            self._requests.put(request_id, ActiveRequest(start))
+            begun = ActiveRequest()
+            begun.begin(start)
+            self._requests.put(request_id, begun)
             self._receiver.request_begun(request_id, role, keep_connection, flags)
 
     def _take_record(

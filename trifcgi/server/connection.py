@@ -339,7 +339,8 @@ class Connection(Receiver):
         if body is None:
             body = Body()
         deadline = now + state.request_timeout
-        exchange = Exchange(self, number, request_id, served, keep, now, deadline, body)
+        exchange = Exchange()
+        exchange.begin(self, number, request_id, served, keep, now, deadline, body)
         exchanges.put(request_id, exchange)
         if request_id != 1 or exchanges.count > 1:
             # Only front ends that multiplex use another ID than 1.

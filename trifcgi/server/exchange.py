@@ -18,7 +18,7 @@ from trifcgi.errors import ResponseError
 from trifcgi.observe.instrument import Outcome, StopReason
 from trifcgi.protocol.constants import Role
 from trifcgi.protocol.pairs import decode_pairs, find_value
-from trifcgi.request import Params, Request, StopSignal
+from trifcgi.request import Params, Request
 from trifcgi.served import Served
 from trifcgi.server import streams
 from trifcgi.server.body import NO_BODY, Body
@@ -126,7 +126,7 @@ class Exchange(Served):
         "task",
     )
 
-    def __init__(
+    def begin(
         self,
         connection: "Connection",
         number: int,
@@ -137,9 +137,11 @@ class Exchange(Served):
         deadline: float,
         body: Body,
     ) -> None:
+        """Set all of it: an ``__init__()``, called by way of the class, would cost more."""
         self.aborted_ = False
         self.block = b""
         self.reading = None
+        self.stop_signal = connection.state.stopping
         self.connection = connection
         self.number = number
         self.coroutine: Coroutine[Any, Any, Any] | None = None
@@ -267,10 +269,6 @@ class Exchange(Served):
 
     def wait_aborted(self) -> Coroutine[Any, Any, None]:
         return streams.wait_aborted(self)
-
-    @property
-    def stop_signal(self) -> StopSignal:
-        return self.connection.state.stopping
 
     @property
     def stopping(self) -> bool:
