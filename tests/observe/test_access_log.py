@@ -15,6 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.apps.memory_request import MemoryRequest
+from trifcgi.cgi.known import memory
+from trifcgi.cgi.reading import read_params
 from trifcgi.observe.access_line import combined_line, fields_in, fields_of
 from trifcgi.observe.access_log import AccessLog, Stamp, json_line
 from trifcgi.observe.instrument import Outcome, StopReason
@@ -381,6 +383,73 @@ NAMES = st.one_of(
     st.binary(max_size=16),
 )
 VALUES = st.one_of(st.binary(max_size=3), st.sampled_from([b"v" * 127, b"v" * 128, b"v" * 70_000]))
+
+
+def logged(path: Path, blocks: list[bytes], *, known: bool = False) -> bytes:
+    """What a log has of requests with these params; read first, where they may be ``known``."""
+    file = LogFile(str(path))
+    lines = AccessLog(file, clock=lambda: 0.0).recorder
+    for block in blocks:
+        reading = read_params(block, 1000) if known else None
+        if reading is not None and reading.leaf is None:
+            reading = None
+        lines.record(block, {}, reading, 1, 200, 512, 0, 0.001, 0, "complete")
+    file.close()
+    written = path.read_bytes()
+    path.unlink()
+    return written
+
+
+def alone(block: bytes) -> bytes:
+    """The line of one request."""
+    outcome = attrs.evolve(WELL, duration=0.001)
+    return combined_line(fields_in(block), Role.RESPONDER, outcome, Stamp.at(0).combined)
+
+
+@given(
+    st.lists(
+        st.dictionaries(
+            st.sampled_from([*GET, b"REMOTE_USER", b"HTTP_REFERER", b"QUERY_STRING"]),
+            st.sampled_from([b"GET", b"POST", b"HTTP/2.0", b"a b", b'"', b"\\", b"\n", b"\xff"]),
+            min_size=1,
+        ),
+        min_size=1,
+        max_size=5,
+    )
+)
+def test_a_line_is_the_same_whatever_it_is_formed_with(
+    tmp_path_factory: pytest.TempPathFactory, requests: list[dict[bytes, bytes]]
+) -> None:
+    blocks = [encode_pairs(params.items()) for params in requests]
+    written = logged(tmp_path_factory.getbasetemp() / "log", blocks)
+    assert written == b"".join(map(alone, blocks))
+
+
+@pytest.mark.parametrize("left_out", [None, b"REQUEST_URI", b"HTTP_USER_AGENT", b"REMOTE_ADDR"])
+def test_lines_of_params_that_are_known_again(tmp_path: Path, left_out: bytes | None) -> None:
+    params = {
+        b"SCRIPT_NAME": b"/s", b"HTTP_COOKIE": b"c", b"PATH_INFO": b"", b"QUERY_STRING": b"q",
+        b"REMOTE_USER": b"", b"HTTP_REFERER": b"", b"HTTP_ACCEPT": b"*/*", **GET,
+    }  # fmt: skip
+    if left_out is not None:
+        del params[left_out]
+    memory.forget()
+    blocks = []
+    for number in range(80):
+        tail = b"%d" % number
+        changes = {b"REQUEST_URI": b"/" + tail, b"HTTP_USER_AGENT": b"a" + tail}
+        pairs = [(name, changes.get(name, value)) for name, value in params.items()]
+        if number % 5 == 4:
+            pairs.append((b"HTTP_REFERER", b"http://" + tail))  # which makes it the second one
+        if number % 7 == 6:
+            pairs.append((b"REMOTE_USER", b"u" + tail))
+        blocks.append(encode_pairs(pairs))
+    assert read_params(blocks[-1], 1000).leaf is None
+    for block in blocks:
+        read_params(block, 1000)
+    assert sum(read_params(block, 1000).leaf is not None for block in blocks) > 60
+    assert logged(tmp_path / "log", blocks, known=True) == b"".join(map(alone, blocks))
+    memory.forget()
 
 
 @given(st.lists(st.tuples(NAMES, VALUES), max_size=12))

@@ -263,6 +263,8 @@ class Leaf(Known):
     """What whole blocks mean.
 
     Attributes:
+        agent: which value is that of HTTP_USER_AGENT; negative: there is none, or it is empty.
+        referer: the same of HTTP_REFERER.
         tail: the params behind the last one that varies.
         other: what may be in its place.
         pairs: all params, with something else where a value varies.
@@ -279,12 +281,14 @@ class Leaf(Known):
 
     __slots__ = (
         "_keys",
+        "agent",
         "apart",
         "entries",
         "environ",
         "other",
         "pairs",
         "plain",
+        "referer",
         "scope",
         "settled",
         "steady",
@@ -294,6 +298,8 @@ class Leaf(Known):
 
     def __init__(self) -> None:
         super().__init__()
+        self.agent: i64 = -1
+        self.referer: i64 = -1
         self.tail = b""
         self.other: Leaf | None = None
         self.pairs: list[Any] = []
@@ -351,6 +357,11 @@ class Leaf(Known):
     def _add_header(self, name: Name, value: bytes | None, number: "i64") -> None:
         if name.kind == COOKIE:
             self.cookies += 1
+        # Neither is kept with a value, unless that is empty.
+        if name.raw == b"HTTP_USER_AGENT":
+            self.agent = number if value is None else -1
+        elif name.raw == b"HTTP_REFERER":
+            self.referer = number if value is None else -1
         if value is None:
             if name.kind == HOST:
                 self.host = number

@@ -89,7 +89,7 @@ class AccessLog(Instrument):
         """Take note of what this request's line tells."""
         block = request.block
         self.recorder.record(
-            block, {} if block else request.named, request.role,
+            block, {} if block else request.named, None, request.role,
             outcome.status or 0, outcome.body_bytes, outcome.bytes_in, outcome.duration,
             outcome.app_status, end_of(outcome.reason, outcome.failed, outcome.refused),
         )  # fmt: skip

@@ -57,7 +57,7 @@ class Metrics(Instrument):
     def request_ended(self, request: Request, outcome: Outcome) -> None:
         """Count it, by its status and by how it ended."""
         self.recorder.record(
-            b"", {}, 0, outcome.status or 0, outcome.body_bytes, outcome.bytes_in,
+            b"", {}, None, 0, outcome.status or 0, outcome.body_bytes, outcome.bytes_in,
             outcome.duration, outcome.app_status,
             end_of(outcome.reason, outcome.failed, outcome.refused),
         )  # fmt: skip

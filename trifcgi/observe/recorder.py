@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Final
 
+from trifcgi.cgi.reading import Reading
 from trifcgi.observe.instrument import StopReason
 
 __all__ = ["COMPLETE", "Recorder", "end_of"]
@@ -35,6 +36,7 @@ class Recorder:
         self,
         block: bytes,
         params: Mapping[bytes, bytes],
+        reading: Reading | None,
         role: int,
         status: int,
         body_bytes: int,
@@ -48,6 +50,7 @@ class Recorder:
         Args:
             block: its params as they came, known to be well-formed; or ``b""``.
             params: the same by name, where there is no block.
+            reading: the block, read, if it is one that was known.
             role: its role.
             status: the HTTP status of the response; 0 where none was begun.
             body_bytes: bytes of response body.

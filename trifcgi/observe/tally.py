@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
+from trifcgi.cgi.reading import Reading
 from trifcgi.observe.recorder import COMPLETE, Recorder
 
 if TYPE_CHECKING:
@@ -85,6 +86,7 @@ class Tally(Recorder):
         self,
         block: bytes,
         params: Mapping[bytes, bytes],
+        reading: Reading | None,
         role: int,
         status: int,
         body_bytes: int,

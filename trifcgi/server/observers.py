@@ -68,8 +68,11 @@ class Observers:
                     self._failed(hook)
 
     def _record(self, exchange: "Exchange", app_status: int, now: float) -> None:
-        # To look through a block is dear in Python itself, and what it says is known there.
-        block = exchange.block if COMPILED else b""
+        reading = exchange.reading
+        if reading is not None and reading.leaf is None:
+            reading = None
+        # To look through a block is dear in Python itself.
+        block = exchange.block if COMPILED or reading is not None else b""
         params = _IN_BLOCK if block else exchange.named
         status = exchange.status_sent()
         duration = now - exchange.begun_at
@@ -80,8 +83,8 @@ class Observers:
         for i, recorder in enumerate(self._recorders):
             try:
                 recorder.record(
-                    block, params, exchange.role, status, exchange.body_bytes, exchange.received,
-                    duration, app_status, end,
+                    block, params, reading, exchange.role, status, exchange.body_bytes,
+                    exchange.received, duration, app_status, end,
                 )  # fmt: skip
             except Exception:  # noqa: BLE001 - logged, and the instrument is out
                 _log.exception("the instrument %r raised and is switched off", instruments[i])
