@@ -19,7 +19,7 @@ from .machine import describe
 from .picture import draw
 from .processes import raise_open_files
 from .stage import Stage, set_up
-from .targets import judge
+from .targets import judge, side_by_side
 from .works import WORKS, Work
 
 _BUILD = Path(__file__).parents[2] / "build"
@@ -27,7 +27,7 @@ _OPEN_FILES = 24_000  # 11,000 idle connections and the rest
 _EXAMPLES = """
 examples:
   scripts/bench                       everything: 7 rounds of 2 s each
-  scripts/bench --quick               3 rounds of 0.5 s, in under 4 minutes
+  scripts/bench --quick               5 rounds of 0.25 s, in under 4 minutes
   scripts/bench --only direct         one work
   scripts/bench --only nginx/granian  some contenders in one work
   scripts/bench --list                what there is, and what cannot run here
@@ -57,10 +57,13 @@ def show_list(only: Sequence[str]) -> None:
 def measure(stage: Stage, series: list[Series], rounds: int, seconds: float) -> None:
     """Go round all series. One that fails is left out from then on."""
     broken: set[int] = set()
+    order = side_by_side(series)
     for number in range(rounds):
-        # Each round begins with another series, so that none always follows the same one.
-        start = number * len(series) // rounds
-        for one in series[start:] + series[:start]:
+        # Each round begins with another series and goes the other way than the one before, so that
+        # none always follows the same one.
+        start = number * len(order) // rounds
+        order_now = order[start:] + order[:start]
+        for one in order_now if number % 2 == 0 else reversed(order_now):
             if id(one) in broken or number >= WORKS[one.work].rounds:
                 continue
             try:
@@ -82,7 +85,7 @@ def make_parser() -> argparse.ArgumentParser:
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--quick", action="store_true", help="3 rounds of 0.5 s, not 7 of 2 s")
+    parser.add_argument("--quick", action="store_true", help="5 rounds of 0.25 s, not 7 of 2 s")
     parser.add_argument("--rounds", type=int, metavar="N", help="how often each is measured")
     parser.add_argument("--seconds", type=float, metavar="S", help="for how long each time")
     parser.add_argument(
@@ -123,8 +126,8 @@ def main() -> int:
     if options.list:
         show_list(options.only)
         return 0
-    rounds = options.rounds or (3 if options.quick else 7)
-    seconds = options.seconds or (0.5 if options.quick else 2.0)
+    rounds = options.rounds or (5 if options.quick else 7)
+    seconds = options.seconds or (0.25 if options.quick else 2.0)
     started = time.monotonic()
     raise_open_files(_OPEN_FILES)
     about: dict[str, Any] = describe()

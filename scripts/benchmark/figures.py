@@ -60,7 +60,7 @@ class Ratio:
     """A measured figure, or that of one series by that of another.
 
     Attributes:
-        value: the figure's median, or the medians' ratio.
+        value: the median of the rounds' figures, or of the rounds' own ratios.
         low: the lowest of a round.
         high: the highest of a round.
     """
@@ -71,13 +71,12 @@ class Ratio:
 
 
 def ratio(ours: Sequence[float], theirs: Sequence[float] | None = None) -> Ratio:
-    """The ratio of the medians; the range is that of each round's own ratio.
+    """Median and range of a figure, or of the ratio of two in the same round.
 
-    Rounds are interleaved, so what disturbs the machine for long disturbs both sides of a
-    round's ratio.
+    In a round the two are measured one after the other, so that what disturbs the machine for long
+    disturbs both sides.
     """
-    if theirs is None:
-        return Ratio(statistics.median(ours), min(ours), max(ours))
-    rounds = [mine / other for mine, other in zip(ours, theirs, strict=False)]
-    value = statistics.median(ours) / statistics.median(theirs)
-    return Ratio(value, min(rounds), max(rounds))
+    rounds = ours
+    if theirs is not None:
+        rounds = [mine / other for mine, other in zip(ours, theirs, strict=False)]
+    return Ratio(statistics.median(rounds), min(rounds), max(rounds))

@@ -1,11 +1,11 @@
 """What trifcgi's speed is to be, as ratios, and whether it is."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from .figures import Ratio, Series, ratio
 
-__all__ = ["TARGETS", "Target", "Verdict", "judge"]
+__all__ = ["TARGETS", "Target", "Verdict", "judge", "side_by_side"]
 
 Place = tuple[str, str]
 """A work and a contender."""
@@ -103,6 +103,28 @@ class Verdict:
 
 
 Figures = Mapping[tuple[Place, str], list[float]]
+
+
+def side_by_side(series: Sequence[Series]) -> list[Series]:
+    """The series in an order in which those that are compared, by a target or as the codecs are,
+    come as soon after each other as can be: in seconds a busy machine becomes another one.
+    """
+    left = {(one.work, one.contender): one for one in series}
+    compared = [(target.ours, target.theirs) for target in TARGETS if target.theirs is not None]
+    compared += [((work, contender), (work, f"{contender}-pure")) for work, contender in left]
+    ordered: list[Series] = []
+
+    def take(place: Place) -> None:
+        one = left.pop(place, None)
+        if one is not None:
+            ordered.append(one)
+            for pair in compared:
+                if place in pair:
+                    take(pair[pair[0] == place])
+
+    for place in list(left):
+        take(place)
+    return ordered
 
 
 def _by_cost(target: Target, values: Figures) -> float | None:

@@ -3,7 +3,7 @@
 import pytest
 
 from scripts.benchmark.figures import Series, percentile, ratio, spread
-from scripts.benchmark.targets import TARGETS, Target, judge
+from scripts.benchmark.targets import TARGETS, Target, judge, side_by_side
 from scripts.benchmark.works import WORKS
 
 
@@ -35,8 +35,8 @@ def test_percentile_of_one_value() -> None:
     assert percentile([7.0], 0.99) == 7.0
 
 
-def test_a_ratio_is_of_medians_and_its_range_of_rounds() -> None:
-    measured = ratio([10.0, 20.0, 60.0], [10.0, 10.0, 20.0])
+def test_a_ratio_is_the_median_of_those_of_the_rounds() -> None:
+    measured = ratio([10.0, 80.0, 60.0], [10.0, 40.0, 20.0])
     assert (measured.value, measured.low, measured.high) == (2.0, 1.0, 3.0)
     alone = ratio([3.0, 1.0, 2.0])
     assert (alone.value, alone.low, alone.high) == (2.0, 1.0, 3.0)
@@ -72,3 +72,18 @@ def test_targets_are_of_what_is_measured(target: Target) -> None:
     for place in (target.ours, target.theirs):
         assert place is None or place[1] in WORKS[place[0]].contenders
     assert (target.aim < target.least) == target.most
+
+
+def test_what_is_compared_is_measured_side_by_side() -> None:
+    every = [series(work.name, key) for work in WORKS.values() for key in work.contenders]
+    ordered = side_by_side(every)
+    assert sorted(map(id, ordered)) == sorted(map(id, every))
+    at = {(one.work, one.contender): number for number, one in enumerate(ordered)}
+    for target in TARGETS:
+        if target.theirs is not None:
+            assert abs(at[target.ours] - at[target.theirs]) <= 6
+
+
+def test_what_is_left_out_is_compared_with_nothing() -> None:
+    every = [series("direct", "trifcgi-asgi"), series("direct", "PHP-FPM-php")]
+    assert side_by_side(every) == every
