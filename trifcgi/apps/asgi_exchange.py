@@ -147,10 +147,10 @@ class Exchange:
             kind = fields.get("type")
         else:
             fields, kind = _as_dict(message)
-        if not isinstance(kind, str):
-            raise _no_message(message) if "type" not in fields else _no_such_message(kind)
         if kind != "http.response.body":
-            self._start(fields, kind)
+            if kind != "http.response.start":
+                raise _no_such_message(kind) if "type" in fields else _no_message(message)
+            self._start(fields)
             return True
         stage = self._stage
         if stage != _HEAD_HELD:
@@ -197,9 +197,7 @@ class Exchange:
             # Background work after the response neither holds it back nor ends with the client.
             self.request.stdout.end()
 
-    def _start(self, message: Message, kind: str) -> None:
-        if kind != "http.response.start":
-            raise _no_such_message(kind)
+    def _start(self, message: Message) -> None:
         if self._stage != _NOTHING:
             raise ResponseError("'http.response.start' came a second time in one response")
         if message.get("trailers"):
@@ -442,7 +440,10 @@ class Exchanges:
             else:
                 scope["path"] = text_of(path)
         else:
-            scope["path"] = path.decode("utf-8", "replace")
+            try:  # as text_of() does it, without the call
+                scope["path"] = path.decode()
+            except UnicodeDecodeError:
+                scope["path"] = path.decode("utf-8", "replace")
         # What target.raw_path() says of it at once is said without the call.
         as_it_is = uri == path and path[0] == 0x2F and 0x3F not in path and 0x23 not in path
         scope["raw_path"] = path if as_it_is else target.raw_path(uri, path)

@@ -94,28 +94,29 @@ class Output:
     """The queue of outgoing chunks.
 
     Attributes:
+        chunks: what waits, in order.
         size: bytes in it.
         answers: answers to management records in it, counted by whoever adds them.
     """
 
-    __slots__ = ("_chunks", "answers", "size")
+    __slots__ = ("answers", "chunks", "size")
 
     def __init__(self) -> None:
-        self._chunks: list[bytes | memoryview] = []
+        self.chunks: list[bytes | memoryview] = []
         self.size = 0
         self.answers = 0
 
     def drain(self) -> list[bytes | memoryview]:
         """Take everything out."""
-        chunks = self._chunks
-        self._chunks = []
+        chunks = self.chunks
+        self.chunks = []
         self.size = 0
         self.answers = 0
         return chunks
 
     def add(self, chunk: bytes) -> None:
         """Queue finished records."""
-        self._chunks.append(chunk)
+        self.chunks.append(chunk)
         self.size += len(chunk)
 
     def add_stream(
@@ -130,7 +131,7 @@ class Output:
             if length:
                 # As _header() does it, without the call.
                 number: int = _VERSION | record_type << 48 | request_id << 32 | length << 16
-                self._chunks.append(number.to_bytes(HEADER_LEN, "big") + data)
+                self.chunks.append(number.to_bytes(HEADER_LEN, "big") + data)
                 self.size += HEADER_LEN + length
             return
         content = data if type(data) is bytes else _as_bytes(data)
@@ -151,7 +152,7 @@ class Output:
             tail = _plain_tail(request_id)
         number: int = length
         chunk = b"".join((begin, number.to_bytes(2, "big"), _NO_PADDING, data, rest, tail))
-        self._chunks.append(chunk)
+        self.chunks.append(chunk)
         self.size += len(chunk)
 
     def add_padded_stream(
@@ -172,7 +173,7 @@ class Output:
     def _add_long_stream(
         self, record_type: int, request_id: int, content: bytes | memoryview
     ) -> None:
-        chunks = self._chunks
+        chunks = self.chunks
         length: i64 = len(content)
         rest = length
         if rest >= MAX_CONTENT_LENGTH:
@@ -211,7 +212,7 @@ class Output:
         """Queue something short: behind a small end of what is queued already, for which
         ``sendmsg`` needs no element of its own then, and most answers leave as one.
         """
-        chunks = self._chunks
+        chunks = self.chunks
         self.size += len(chunk)
         if chunks:
             last = chunks[-1]

@@ -104,7 +104,7 @@ _AROUND_PARAMS: Final = _PARAMS_AT + 16
 class ApplicationIntake(PieceTaker):
     """What the application receives from the front end: tells the receiver what records mean."""
 
-    __slots__ = ("_budget", "_output", "_receiver", "_requests", "_values")
+    __slots__ = ("_budget", "_output", "_receiver", "_requests", "_values", "_whole")
 
     def __init__(
         self,
@@ -119,6 +119,8 @@ class ApplicationIntake(PieceTaker):
         self._output = output
         self._values = values
         self._receiver = receiver
+        # For one request after the other that come whole, as then no other is active.
+        self._whole: ActiveRequest | None = None
 
     def take_request(self, data: bytes) -> bool:
         """Take a responder's request that has come in one read and has no body, as nearly every
@@ -137,7 +139,9 @@ class ApplicationIntake(PieceTaker):
         if length == 0 or length + data[22] + _AROUND_PARAMS != len(data):
             return False
         block = data[_PARAMS_AT : _PARAMS_AT + length]
-        request = ActiveRequest()
+        request = self._whole
+        if request is None:
+            request = self._whole = ActiveRequest()
         request.begin(_SENT)
         try:
             within = self._budget.take_all(request, block, self._receiver)
