@@ -85,3 +85,27 @@ def test_headers_are_all_there(more: Pairs) -> None:
 def test_raw_paths_are_as_the_client_spelt_them(path: bytes, uri: bytes, raw_path: bytes) -> None:
     scope = same([*USUAL, (b"SCRIPT_NAME", path), (b"REQUEST_URI", uri)])
     assert scope["raw_path"] == raw_path
+
+
+def test_each_of_many_hosts_is_told_its_own_name() -> None:
+    names = [b"a.test", b"b.test", b"c.test:8443", b"[::1]", b"", b"caf\xe9.test"]
+    exchanges = Exchanges(None)
+    served = []
+    leaf = None
+    for round_ in range(2 * known._LEARN_EVERY):
+        for name in names:
+            pairs = [*USUAL, (b"SERVER_ADDR", b"10.0.0.1"), (b"SERVER_NAME", name)]
+            block = encode_pairs(pairs)
+            reading = read_params(block, len(block))
+            leaf = reading.leaf
+            scope = exchanges._make_scope(reading)
+            assert scope == exchanges._make_scope(read_pairs(decode_pairs(block)))
+            if round_:
+                served.append(scope["server"])
+    assert leaf is not None
+    assert leaf.scope is not None
+    assert leaf.scope["server"] is None
+    assert set(served) == {
+        ("a.test", 80), ("b.test", 80), ("c.test", 8443), ("::1", 80), ("10.0.0.1", 80),
+        ("café.test", 80),
+    }  # fmt: skip

@@ -18,7 +18,7 @@ from trifcgi.attempt import DONE, Attempt
 from trifcgi.cgi import target
 from trifcgi.cgi.head import Head, encode_head, usual_head
 from trifcgi.cgi.known import PATH_INFO, QUERY_STRING, REQUEST_URI, SCRIPT_NAME
-from trifcgi.cgi.meaning import Meaning, client_of, cut_of, headers_of, text_of
+from trifcgi.cgi.meaning import Meaning, client_of, cut_of, headers_of, server_of, text_of
 from trifcgi.cgi.reading import Reading, read_pairs, read_params
 from trifcgi.errors import ResponseError
 from trifcgi.served import Served
@@ -427,6 +427,8 @@ class Exchanges:
         leaf = reading.leaf
         usual = None if leaf is None else leaf.scope
         scope = _usual_scope(reading) if usual is None else usual.copy()
+        if leaf is not None and leaf.named_apart:
+            scope["server"] = server_of(reading, scope["scheme"])
         scope["asgi"] = _ASGI.copy()
         values = reading.values
         uri: bytes | None = values[REQUEST_URI]
@@ -468,8 +470,8 @@ class Exchanges:
 
 
 def _usual_scope(reading: Reading) -> Scope:
-    """What a scope has in common with others whose params only vary in path, query, client and
-    headers; kept for them, where they are known again.
+    """What a scope has in common with others whose params only vary in path, query, client,
+    server name and headers; kept for them, where they are known again.
     """
     meaning = Meaning(reading)
     usual = _SCOPE.copy()
@@ -480,6 +482,8 @@ def _usual_scope(reading: Reading) -> Scope:
     leaf = reading.leaf
     if leaf is not None and leaf.steady:
         leaf.scope = usual.copy()
+        if leaf.named_apart:
+            leaf.scope["server"] = None  # of one client's
     return usual
 
 

@@ -124,14 +124,13 @@ _KINDS: Final = {
     b"SERVER_PROTOCOL": SERVER_PROTOCOL,
 }
 
-# What decides, beside the path, the query and the client, what a request is.
+# What decides, beside path, query, client and server name, what a request is.
 _DECISIVE: Final = frozenset(
     {
         HTTPS,
         REQUEST_METHOD,
         REQUEST_SCHEME,
         SERVER_ADDR,
-        SERVER_NAME,
         SERVER_PORT,
         SERVER_PROTOCOL,
     }
@@ -170,8 +169,7 @@ class Name:
             return False
         if value in self._values:
             return True
-        has_few = self.kind in _DECISIVE and self.kind != SERVER_NAME
-        most = _MOST_DECISIVE_VALUES if has_few else _MOST_VALUES
+        most = _MOST_DECISIVE_VALUES if self.kind in _DECISIVE else _MOST_VALUES
         if (value and not self.again) or len(self._values) == most:
             self._varies = True
             if self._values:
@@ -270,7 +268,9 @@ class Leaf(Known):
         pairs: all params, with something else where a value varies.
         varying: where those go.
         entries: where those go that a WSGI environ has.
-        steady: whether none varies that is not of the path, the query, the client or a header.
+        named_apart: whether the server's name varies.
+        steady: whether none varies that is not of the path, the query, the client, the server's
+            name or a header.
         apart: whether no key of a WSGI environ comes twice.
         plain: whether the headers are all that :meth:`fill_headers` gives: there is no media type,
             no content length, and no more than one cookie.
@@ -285,6 +285,7 @@ class Leaf(Known):
         "apart",
         "entries",
         "environ",
+        "named_apart",
         "other",
         "pairs",
         "plain",
@@ -308,6 +309,7 @@ class Leaf(Known):
         self.steady = True
         self.apart = True
         self.plain = False
+        self.named_apart = False
         self._keys: set[str] = set()
         self.scope: dict[str, Any] | None = None
         self.environ: dict[str, str] | None = None
@@ -347,6 +349,7 @@ class Leaf(Known):
         """All params are there."""
         self.tail = tail
         varying = [slot.kind for slot in self.named]
+        self.named_apart = SERVER_NAME in varying
         self.plain = self.cookies <= 1 and not (
             self.values[CONTENT_TYPE]
             or self.values[CONTENT_LENGTH]

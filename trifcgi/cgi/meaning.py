@@ -123,6 +123,19 @@ def client_of(reading: Reading) -> tuple[str, int] | None:
     return address.decode("latin-1"), _port(values[REMOTE_PORT])
 
 
+def server_of(reading: Reading, scheme: str) -> tuple[str, int] | None:
+    """See :attr:`Meaning.server`."""
+    values = reading.values
+    host, port_in_name = _split_host(values[SERVER_NAME] or b"")
+    if not host:
+        address: bytes = values[SERVER_ADDR] or b""
+        host = address.decode("latin-1")
+    if not host:
+        return None
+    port = _port(values[SERVER_PORT]) or port_in_name
+    return host, port or _DEFAULT_PORTS[scheme]
+
+
 def headers_of(reading: Reading) -> list[tuple[bytes, bytes]]:
     """See :attr:`Meaning.headers`."""
     leaf = reading.leaf
@@ -269,15 +282,7 @@ class Meaning:
         that. SERVER_PORT comes before a port within SERVER_NAME (HAProxy); without both it is
         the scheme's. ``None`` when there is no name at all: Caddy, lighttpd, HTTP/1.0.
         """
-        values = self._values
-        host, port_in_name = _split_host(values[SERVER_NAME] or b"")
-        if not host:
-            address: bytes = values[SERVER_ADDR] or b""
-            host = address.decode("latin-1")
-        if not host:
-            return None
-        port = _port(values[SERVER_PORT]) or port_in_name
-        return host, port or _DEFAULT_PORTS[self.scheme]
+        return server_of(self._reading, self.scheme)
 
     @property
     def content_length(self) -> int | None:
