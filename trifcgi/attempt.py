@@ -97,6 +97,11 @@ class Attempt:
         """What has been called."""
         raise NotImplementedError
 
+    @property
+    def __name__(self) -> str:
+        """The same as coroutines have it: trio says it where one was expected not to be called."""
+        return self.name().removesuffix("()")
+
     def send(self, value: Any) -> Any:
         """Go on, as a coroutine does."""
         waiting = self.waiting

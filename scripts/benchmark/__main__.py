@@ -57,13 +57,11 @@ def show_list(only: Sequence[str]) -> None:
 def measure(stage: Stage, series: list[Series], rounds: int, seconds: float) -> None:
     """Go round all series. One that fails is left out from then on."""
     broken: set[int] = set()
-    order = side_by_side(series)
     for number in range(rounds):
-        # Each round begins with another series and goes the other way than the one before, so that
-        # none always follows the same one.
-        start = number * len(order) // rounds
-        order_now = order[start:] + order[:start]
-        for one in order_now if number % 2 == 0 else reversed(order_now):
+        # Each round has another order, so that none always follows the same one.
+        start = number * len(series) // rounds
+        order = side_by_side(series[start:] + series[:start])
+        for one in order if number % 2 == 0 else reversed(order):
             if id(one) in broken or number >= WORKS[one.work].rounds:
                 continue
             try:

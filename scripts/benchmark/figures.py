@@ -73,8 +73,8 @@ class Ratio:
 def ratio(ours: Sequence[float], theirs: Sequence[float] | None = None) -> Ratio:
     """Median and range of a figure, or of the ratio of two in the same round.
 
-    In a round the two are measured one after the other, so that what disturbs the machine for long
-    disturbs both sides.
+    In a round the two are measured soon after each other, so that what disturbs the machine for
+    longer disturbs both sides.
     """
     rounds = ours
     if theirs is not None:

@@ -485,6 +485,15 @@ async def test_nothing_is_sent_before_send_is_awaited() -> None:
     assert (await with_send(check)).response.body == b"Hello"
 
 
+async def test_trio_says_what_is_wrong_with_a_send_that_was_called() -> None:
+    async def check(send: Send) -> None:
+        async with trio.open_nursery() as nursery:
+            with pytest.raises(TypeError, match=r"nursery\.start_soon\(send, \.\.\.\)"):
+                nursery.start_soon(send(START))  # type: ignore[arg-type]
+
+    assert (await with_send(check)).response.body == b"Hello"
+
+
 async def test_a_send_is_awaited_once() -> None:
     async def check(send: Send) -> None:
         sending = send(START)

@@ -74,9 +74,10 @@ def test_targets_are_of_what_is_measured(target: Target) -> None:
     assert (target.aim < target.least) == target.most
 
 
-def test_what_is_compared_is_measured_side_by_side() -> None:
+@pytest.mark.parametrize("start", [0, 1, 7, 13, 20, 27, 40, 60])
+def test_what_is_compared_is_measured_side_by_side(start: int) -> None:
     every = [series(work.name, key) for work in WORKS.values() for key in work.contenders]
-    ordered = side_by_side(every)
+    ordered = side_by_side(every[start:] + every[:start])
     assert sorted(map(id, ordered)) == sorted(map(id, every))
     at = {(one.work, one.contender): number for number, one in enumerate(ordered)}
     for target in TARGETS:

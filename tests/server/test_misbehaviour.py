@@ -15,7 +15,7 @@ from tests.server.conftest import Serve
 from tests.server.handlers import HEAD, hello
 from trifcgi import Limits, Request, Timeouts
 from trifcgi.server import DataPlane, window
-from trifcgi.testing import MemoryServer
+from trifcgi.testing import MemoryServer, params
 
 
 class Panic(BaseException):
@@ -626,3 +626,13 @@ async def test_a_fault_in_a_deadline_ends_one_connection(
         await neighbour.send(raw.get())
         assert (await neighbour.answer()).body == b"hello"
     assert "failed in the server itself" in caplog.text
+
+
+async def test_a_send_all_that_nobody_awaits_is_named(serve: Serve) -> None:
+    async def forget(request: Request) -> None:
+        with pytest.warns(RuntimeWarning, match=r"\bstdout\.send_all\b.* was never awaited"):
+            request.stdout.send_all(HEAD + b"never")  # type: ignore[unused-coroutine]
+        await request.stdout.send_all(HEAD + b"sent")
+
+    async with serve(forget) as server, server.client() as client:
+        assert (await client.request(params())).body == b"sent"

@@ -48,7 +48,8 @@ _EVENT_STREAM: Final = re.compile(
 
 
 class Exchange:
-    """One request's messages. To call it is the application's ``send``.
+    """One request's messages. Compiled, to call it is the application's ``send``; in pure Python
+    that is :func:`trifcgi.apps.asgi_messages.send`.
 
     Attributes:
         request: which one.
@@ -105,7 +106,7 @@ class Exchange:
         return asgi_messages.receive(self)
 
     def __call__(self, message: Any) -> "Sending":
-        """The application's ``send``."""
+        """The application's ``send``, compiled."""
         sending = Sending()
         sending.begun = False
         sending.waiting = None
@@ -342,7 +343,7 @@ def _brief(value: object) -> str:
 
 
 class Sending(Attempt):
-    """What ``send`` returns."""
+    """What ``send`` returns, compiled."""
 
     __slots__ = ("exchange", "message")
 

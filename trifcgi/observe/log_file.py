@@ -32,8 +32,8 @@ class LogFile:
 
     Attributes:
         lost: lines dropped so far.
-        lines: those that have come together, always in the same list. Whoever appends to it calls
-            :meth:`flush` once they are :data:`FLUSH_SIZE` long.
+        lines: those that have come together, one or more in a piece, always in the same list.
+            Whoever appends to it calls :meth:`flush` once they are :data:`FLUSH_SIZE` long.
         complete: called before the lines are looked at: append those that are still to be formed.
 
     Raises:

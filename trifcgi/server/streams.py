@@ -146,6 +146,11 @@ async def put_or_send(exchange: "Exchange", data: _Buffer) -> None:
         await wait_for_room(exchange)
 
 
+# What Python and trio say of one that is not awaited names what was called.
+put_or_send.__name__ = "send_all"
+put_or_send.__qualname__ = "stdout.send_all"
+
+
 async def send_all(exchange: "Exchange", data: _Buffer) -> None:
     """Send what is long, may change, or comes after so much else that others are due."""
     if exchange.must_pause():
