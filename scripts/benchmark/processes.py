@@ -7,16 +7,21 @@ import resource
 import socket
 import subprocess
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-__all__ = ["HOME", "Running", "cores", "on_cores", "raise_open_files"]
+__all__ = ["HOME", "Running", "cores", "cpu_seconds", "on_cores", "raise_open_files"]
 
 HOME = Path(__file__).parents[1]
 """Where the apps can be imported from."""
 
 _ERROR = re.compile(r"(Error|Exception)\b.*:|^error", re.IGNORECASE)
 _START = 30.0  # seconds that a server may take to start
+# Seconds: how long a server may take to come to rest, how often it is looked at, and how much it
+# uses between two looks that is rest.
+_REST = 2.0
+_LOOK = 0.01
+_AT_REST = 0.0005
 
 
 def cores() -> tuple[set[int], set[int]]:
@@ -49,6 +54,17 @@ def raise_open_files(wanted: int) -> int:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
         return hard
     return soft
+
+
+def cpu_seconds(processes: Iterable[int]) -> float:
+    """Processor time that they have used so far, in user and kernel mode."""
+    seconds = 0.0
+    for process in processes:
+        with contextlib.suppress(OSError):
+            # A process's CPU clock, as clock_getcpuclockid(3) makes its ID. It is the sum of utime
+            # and stime in /proc/PID/stat, which counts in hundredths of a second.
+            seconds += time.clock_gettime(~process << 3 | 2)
+    return seconds
 
 
 class Running:
@@ -99,15 +115,17 @@ class Running:
                         found.append(int(entry.name))
         return found
 
-    def cpu_seconds(self) -> float:
-        """Processor time that its processes have used so far, in user and kernel mode."""
-        seconds = 0.0
-        for process in self.processes():
-            with contextlib.suppress(OSError):
-                # A process's CPU clock, as clock_getcpuclockid(3) makes its ID. It is the sum
-                # of utime and stime in /proc/PID/stat, which counts in hundredths of a second.
-                seconds += time.clock_gettime(~process << 3 | 2)
-        return seconds
+    def rest(self) -> None:
+        """Wait until it is done with what the load has left it, two seconds at most: connections
+        that were closed, requests that were aborted.
+        """
+        until = time.monotonic() + _REST
+        used = cpu_seconds(self.processes())
+        while time.monotonic() < until:
+            time.sleep(_LOOK)
+            before, used = used, cpu_seconds(self.processes())
+            if used - before < _AT_REST:
+                break
 
     def open_files(self) -> int:
         """How many files, sockets among them, its processes have open."""

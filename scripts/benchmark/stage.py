@@ -133,6 +133,7 @@ class Stage:
             streams=work.streams,
             seconds=seconds,
             params={"SCRIPT_FILENAME": str(HELLO_PHP), **work.params},
+            server=self.running[contender.key].processes(),
         )
 
     def load(self, work: Work, contender: Contender, seconds: float) -> dict[str, float]:
@@ -148,15 +149,21 @@ class Stage:
         self.left_out[f"{series.work}: {series.contender}"] = reason
 
     def round(self, series: Series, seconds: float) -> None:
-        """Measure one contender in one work for so long.
+        """Measure one contender in one work for so long, and let it come to rest.
 
         Raises:
             RuntimeError: load or server fails.
             subprocess.TimeoutExpired: the load does not end.
         """
+        server = self.running[series.contender]
+        try:
+            self._measure(series, server, seconds)
+        finally:
+            server.rest()
+
+    def _measure(self, series: Series, server: Running, seconds: float) -> None:
         work = WORKS[series.work]
         contender = CONTENDERS[series.contender]
-        server = self.running[series.contender]
         if work.how == "aborts":
             address = f"unix:{self.socket(contender.key)}"
             count = max(200, int(1000 * min(seconds, 2)))
@@ -173,11 +180,9 @@ class Stage:
             return
         if server.open_files() < work.idle:
             raise RuntimeError("the server has closed idle connections")
-        used = server.cpu_seconds()
         result = self.load(work, contender, seconds)
-        used = server.cpu_seconds() - used
         series.add("rate", result["answers"] / result["seconds"])
-        series.add("cost", used / result["answers"] * 1e6)
+        series.add("cost", result["used"] / result["answers"] * 1e6)
         series.add("busy", result["busy"])
         if result["reconnects"] > result["answers"] / 2:
             series.notes = ["closes each connection"]
