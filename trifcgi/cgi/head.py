@@ -335,13 +335,18 @@ def usual_head(status: Any, headers: Any) -> Head | None:
     if type(status) is not int or type(headers) is not list:
         return None
     last = _heads.last
-    if status == last.status and (
-        _are_lines(headers, last.lines)
-        if COMPILED
+    if status == last.status:
+        if COMPILED:
+            if _are_lines(headers, last.lines):
+                return last.head
         # In Python itself going through them takes longer than to compare them as they are.
-        else headers == last.pairs and _are_bytes(headers)
-    ):
-        return last.head
+        elif headers == last.pairs:
+            for name, value in headers:
+                # What only equals bytes, as a bytearray does, makes no such head.
+                if type(name) is not bytes or type(value) is not bytes:
+                    break
+            else:
+                return last.head
     return _make_head(status, headers, last.lines)
 
 
@@ -358,14 +363,6 @@ def _are_lines(headers: list[Any], lines: list[_Line]) -> bool:
         if type(name) is not bytes or type(value) is not bytes:
             return False
         if name != line.name or value != line.value:
-            return False
-    return True
-
-
-def _are_bytes(headers: list[Any]) -> bool:
-    """Whether names and values are: what only equals bytes, as a bytearray does, makes no head."""
-    for name, value in headers:
-        if type(name) is not bytes or type(value) is not bytes:
             return False
     return True
 

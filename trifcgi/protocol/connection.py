@@ -110,12 +110,16 @@ class Connection:
         values: what FCGI_GET_VALUES is answered with (§4.1), by name.
         receiver: on the application's side, told by :meth:`deliver` what the bytes mean.
 
+    Attributes:
+        side: as given.
+        at_once: takes what is one whole request, as nearly all that comes is: while nothing is
+            wrong and the next byte begins a record; else ``None``.
+
     Raises:
         ValueError: the values do not fit into one management record.
     """
 
     __slots__ = (
-        "_at_once",
         "_budget",
         "_collector",
         "_ended",
@@ -125,6 +129,7 @@ class Connection:
         "_output",
         "_reader",
         "_requests",
+        "at_once",
         "side",
     )
 
@@ -148,12 +153,11 @@ class Connection:
         self._budget = ParamsBudget(max_params, max_params_total, max_pairs)
         self._collector: EventCollector | FrontEndIntake | None = None
         self._intake: PieceTaker
-        # Takes whole requests: while nothing is wrong and the next byte begins a record.
-        self._at_once: ApplicationIntake | None = None
+        self.at_once: ApplicationIntake | None = None
         if self._is_application:
             if receiver is None:
                 self._collector = receiver = EventCollector()
-            self._intake = self._at_once = ApplicationIntake(
+            self._intake = self.at_once = ApplicationIntake(
                 self._requests, self._budget, self._output, values, receiver
             )
         else:
@@ -234,16 +238,19 @@ class Connection:
         """
         if not isinstance(data, bytes):
             data = bytes(data)
-        at_once = self._at_once
-        if at_once is not None and at_once.take_request(data):
-            return
+        at_once = self.at_once
+        if at_once is None or not at_once.take_request(data):
+            self.deliver_records(data)
+
+    def deliver_records(self, data: bytes) -> None:
+        """The same with what :attr:`at_once` has not taken."""
         if self._failure is not None:
             raise ProtocolError(str(self._failure), self._failure.request_id)
         if self._ended:
             raise LocalProtocolError("bytes were received after the end of the connection")
         reader = self._reader
         intake = self._intake
-        self._at_once = None
+        self.at_once = None
         try:
             reader.read(data, intake)
             if reader.failure is not None:
@@ -252,7 +259,7 @@ class Connection:
             self._failure = failure
             raise
         if isinstance(intake, ApplicationIntake) and not reader.inside_record:
-            self._at_once = intake
+            self.at_once = intake
 
     def receive_eof(self) -> list[Event]:
         """Take note that the peer sends nothing more; a second call gives no events.
@@ -262,7 +269,7 @@ class Connection:
         if self._ended:
             return []
         self._ended = True
-        self._at_once = None
+        self.at_once = None
         return [ConnectionEnded(self._reader.inside_record)]
 
     # Application side: what is sent

@@ -292,8 +292,10 @@ class Connection(Receiver):
         self.received_at = state.reading_since if state.reading else self.now()
         if state.tracer is not None:
             state.tracer.received(self, data)
+        at_once = self.protocol.at_once
         try:
-            self.protocol.deliver(data)
+            if at_once is None or not at_once.take_request(data):
+                self.protocol.deliver_records(data)
         except ProtocolError as error:
             self._abandon(str(error))
             return

@@ -418,9 +418,18 @@ class Turns:
             if len(drivers) < _MOST_DRIVERS:
                 drivers.append(driver)
             coroutine = trap = None
-            scope_is = self.returned(exchange, app_status, task, within)
-            if scope_is != GO_ON:
-                return scope_is
+            # As returned() does it, without the call.
+            self.driving = False
+            self.stepping = None
+            self.waking = True
+            if exchange.phase is _RESPONDED:
+                self._connection.release(exchange)
+            else:
+                ending.returned(exchange, app_status)
+            if getattr(task, _INNERMOST, None) is not within:
+                return LEFT_OPEN
+            if exchange.scope_spent:
+                return SPENT
 
     def keep(self, driver: Any) -> None:
         """A driver's handler has returned: it can drive another."""
