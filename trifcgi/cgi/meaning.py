@@ -120,7 +120,11 @@ def client_of(reading: Reading) -> tuple[str, int] | None:
     address: bytes | None = values[REMOTE_ADDR]
     if not address or address == b"unix:":
         return None
-    return address.decode("latin-1"), _port(values[REMOTE_PORT])
+    port: bytes | None = values[REMOTE_PORT]
+    if not COMPILED and port and len(port) < 6 and port.isdigit():
+        number = int(port)  # as _port() does it, without the call
+        return address.decode("latin-1"), number if number < 65536 else 0
+    return address.decode("latin-1"), _port(port)
 
 
 def server_of(reading: Reading, scheme: str) -> tuple[str, int] | None:

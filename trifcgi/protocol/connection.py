@@ -367,7 +367,12 @@ class Connection:
             self.end_request(request_id)
             return
         self._output.add_last(request_id, data, rest, length)
-        requests.remove(request_id)
+        if one:
+            requests.count -= 1  # as remove() does it
+            requests._id = 0
+            requests._one = None
+        else:
+            requests.remove(request_id)
         self._budget.release(request)
 
     def _step_of_application(self, request_id: int, move: "i64") -> None:

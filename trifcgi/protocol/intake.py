@@ -148,7 +148,9 @@ class ApplicationIntake(PieceTaker):
         except ProtocolError:
             within = False
         if within:
-            self._requests.put(1, request)
+            requests = self._requests
+            requests.count = requests._id = 1  # as put() does it, without the call
+            requests._one = request
             self._receiver.request_received(1, _RESPONDER, kept, KEEP_CONN if kept else 0, block)
         return within
 

@@ -343,7 +343,12 @@ class Connection(Receiver):
         deadline = now + state.request_timeout
         exchange = Exchange()
         exchange.begin(self, number, request_id, served, keep, now, deadline, body)
-        exchanges.put(request_id, exchange)
+        if exchanges.count == 0:  # as put() does it, without the call
+            exchanges.count = 1
+            exchanges._id = request_id
+            exchanges._one = exchange
+        else:
+            exchanges.put(request_id, exchange)
         if request_id != 1 or exchanges.count > 1:
             # Only front ends that multiplex use another ID than 1.
             self.window.expect_others()
@@ -583,7 +588,12 @@ class Connection(Receiver):
     def forget(self, exchange: Exchange, app_status: int) -> None:
         """The request is over for the front end, with or without END_REQUEST."""
         exchanges = self.exchanges
-        exchanges.remove(exchange.id)
+        if exchanges._id == exchange.id:  # as remove() does it, without the call
+            exchanges.count -= 1
+            exchanges._id = 0
+            exchanges._one = None
+        else:
+            exchanges.remove(exchange.id)
         if not (exchange.body.ended and exchange._data is None) and not exchange.aborted_:
             self._input_left = self._input_left or exchange.awaits_input
         state = self.state
