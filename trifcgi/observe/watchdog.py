@@ -243,7 +243,8 @@ async def watch_loop(
         now=time.monotonic(),
         cpu=time.process_time(),
     )
-    over = threading.Event()
+    over = threading.Lock()  # held until then: to wait for it is one call, an Event's are twenty
+    over.acquire()
     token = trio.lowlevel.current_trio_token()
     thread = threading.Thread(
         target=_watch, args=(watch, token, over), name="trifcgi watchdog", daemon=True
@@ -252,18 +253,18 @@ async def watch_loop(
     try:
         yield watch
     finally:
-        over.set()
+        over.release()
         thread.join(1)
 
 
-def _watch(watch: LoopWatch, token: trio.lowlevel.TrioToken, over: threading.Event) -> None:
+def _watch(watch: LoopWatch, token: trio.lowlevel.TrioToken, over: threading.Lock) -> None:
     def answer() -> None:
         try:
             watch.came_round(time.monotonic())
         except Exception:  # noqa: BLE001 (raised here, it would end the whole run)
             _log.exception("the watchdog failed to report")
 
-    while not over.wait(watch.interval):
+    while not over.acquire(timeout=watch.interval):
         try:
             if watch.look(time.monotonic(), time.process_time()):
                 token.run_sync_soon(answer)

@@ -280,7 +280,8 @@ class Supervisor:
         """Ask a worker how it is, now and then; until it hangs."""
         begun, interval = 0, self._eager
         while True:
-            await trio.sleep(interval)
+            # All workers are asked at one time, so that this process wakes up once for them.
+            await trio.sleep(interval - trio.current_time() % interval)
             with trio.move_on_after(self._hang_timeout) as patience:
                 _, state = await worker.ask("GET", STATE)
             now = trio.current_time()
