@@ -21,7 +21,9 @@ from typing import Any, Final, NamedTuple
 
 import trio
 
+from tests.speed.load import MIXED
 from tests.speed.measure import executed, instructions, system_calls
+from tests.speed.subject import LOGGED
 from trifcgi._compiled import is_compiled
 
 __all__ = [
@@ -37,7 +39,7 @@ __all__ = [
 ]
 
 FILE: Final = Path(__file__).with_name("baseline.json")
-KINDS: Final = ("handler", "asgi", "wsgi")
+KINDS: Final = ("handler", LOGGED, "asgi", MIXED, "wsgi")
 
 CODEC: Final = "compiled" if is_compiled("trifcgi.protocol.connection") else "pure Python"
 VERSION: Final = f"{platform.python_implementation()} {sys.version_info[0]}.{sys.version_info[1]}"
@@ -131,7 +133,7 @@ def limits(recorded: dict[str, Any], kind: str, bare: float) -> dict[str, Limit]
         bare: the bare loop's instructions in this run.
 
     Raises:
-        KeyError: nothing at all is recorded for this codec.
+        KeyError: nothing at all is recorded for this codec, or this kind.
     """
     mine = recorded[CODEC]
     threaded = kind == "wsgi"
@@ -181,7 +183,8 @@ def table(recorded: dict[str, Any], measured: Measured) -> str:
     """What was counted and what it may be, for people."""
     lines = [f"{CODEC} codec, {ENVIRONMENT}", f"{'':24}{'counted':>12}{'at most':>12}"]
     for kind, counts in measured.kinds.items():
-        most = limits(recorded, kind, measured.bare) if CODEC in recorded else {}
+        known = kind in recorded.get(CODEC, {}).get("calls", {})
+        most = limits(recorded, kind, measured.bare) if known else {}
         for name, count in counts._asdict().items():
             limit = f"{most[name].most:>12,.2f}" if name in most else f"{'-':>12}"
             lines.append(f"{kind:9}{name.replace('_', ' '):15}{count:>12,.2f}{limit}")

@@ -5,21 +5,26 @@ so that it finds them all at once, and nothing that it does depends on who is fa
 """
 
 import contextlib
+import itertools
 import os
+import random
 import socket
 import struct
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-__all__ = ["CONNECTIONS", "Load", "loaded"]
+__all__ = ["CONNECTIONS", "MIXED", "Load", "loaded"]
 
 CONNECTIONS: Final = 32
 PATIENCE: Final = 120  # seconds for one step, of a server that runs fifty times slower than usual
 ROOT: Final = Path(__file__).parents[2]
+
+MIXED: Final = "mixed"
+"""The kind that gets :func:`_mixed` requests; all others get one and the same."""
 
 # What nginx 1.22 sends with its stock fastcgi_params for a browser's request.
 PARAMS: Final = {
@@ -63,15 +68,67 @@ def _record(record_type: int, content: bytes) -> bytes:
     return head + content + bytes(padding)
 
 
-def _request() -> bytes:
+def _request(params: Mapping[str, str]) -> bytes:
     block = bytearray()
-    for name, value in PARAMS.items():
+    for name, value in params.items():
         block.append(len(name))
         short = len(value) < 128
         block += bytes([len(value)]) if short else struct.pack(">I", len(value) | 1 << 31)
         block += name.encode() + value.encode()
     begin = struct.pack(">HB5x", 1, 1)
     return _record(1, begin) + _record(4, bytes(block)) + _record(4, b"") + _record(5, b"")
+
+
+_FIREFOX: Final = PARAMS["HTTP_USER_AGENT"]
+_CHROME: Final = (
+    "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko)"
+    " Chrome/126.0.0.0 Safari/537.36"
+)
+_SAFARI: Final = (
+    "Mozilla/5.0 (iPhone; CPU iPhone OS 17_5 like Mac OS X) AppleWebKit/605.1.15"
+    " (KHTML, like Gecko) Version/17.5 Mobile/15E148 Safari/604.1"
+)
+_LANGUAGES: Final = ("en-US,en;q=0.5", "de,en-US;q=0.7,en;q=0.3", "fr-FR,fr;q=0.9")
+
+
+def _mixed(at_random: random.Random) -> Mapping[str, str]:
+    """What nginx sends for one of many clients: of three hosts, with and without a query, cookies
+    and a page that they come from, four in five from browsers.
+    """
+    params = dict(PARAMS)
+    host = at_random.choice(("shop.example", "www.example", "api.example"))
+    place = at_random.choice(("articles", "carts", "search"))
+    path = f"/shop/{place}/{at_random.randrange(10_000)}"
+    query = f"page={at_random.randrange(100)}" if at_random.random() < 0.4 else ""
+    params["QUERY_STRING"] = query
+    params["SCRIPT_NAME"] = params["DOCUMENT_URI"] = path
+    params["REQUEST_URI"] = f"{path}?{query}" if query else path
+    params["SERVER_NAME"] = params["HTTP_HOST"] = host
+    params["REMOTE_ADDR"] = f"192.0.2.{at_random.randrange(256)}"
+    params["REMOTE_PORT"] = str(at_random.randrange(1024, 65536))
+    params["HTTP_COOKIE"] = f"session={at_random.getrandbits(128):032x}; theme=dark"
+    if at_random.random() < 0.2:
+        params = {name: value for name, value in params.items() if "HTTP_" not in name}
+        params["HTTP_HOST"] = host
+        params["HTTP_USER_AGENT"] = f"curl/8.{at_random.randrange(10)}.0"
+        params["HTTP_ACCEPT"] = "*/*"
+        return params
+    params["HTTP_USER_AGENT"] = at_random.choice((_FIREFOX, _CHROME, _SAFARI))
+    params["HTTP_ACCEPT_LANGUAGE"] = at_random.choice(_LANGUAGES)
+    if at_random.random() < 0.3:
+        del params["HTTP_COOKIE"]
+    if at_random.random() < 0.5:
+        del params["HTTP_CACHE_CONTROL"]
+        params["HTTP_REFERER"] = f"https://{host}/shop/"
+    return params
+
+
+def _requests(kind: str) -> list[bytes]:
+    """All requests of two rounds."""
+    if kind != MIXED:
+        return [_request(PARAMS)]
+    at_random = random.Random(1)
+    return [_request(_mixed(at_random)) for _ in range(2 * CONNECTIONS)]
 
 
 def _ends(data: bytes) -> bool:
@@ -82,14 +139,22 @@ def _ends(data: bytes) -> bool:
 class Load:
     """Kept connections to one server, and the line to it on which it is held.
 
+    Args:
+        path: where it listens.
+        line: our end of that line.
+        pid: see below.
+        requests: what is sent, in turn.
+
     Attributes:
         pid: the server's, or that of what it is wrapped in.
         answer: what came for the first request; every other answer has to be the same.
     """
 
-    def __init__(self, path: str, line: socket.socket, pid: int) -> None:
+    def __init__(
+        self, path: str, line: socket.socket, pid: int, requests: Sequence[bytes]
+    ) -> None:
         self._line = line
-        self._request = _request()
+        self._requests = itertools.cycle(requests)
         self.pid = pid
         self.answer = b""
         self._connections: list[socket.socket] = []
@@ -134,7 +199,7 @@ class Load:
             self._line.sendall(b"h")
             self._order(b"n")  # it is held for certain
             for connection in self._connections:
-                connection.sendall(self._request)
+                connection.sendall(next(self._requests))
             self._line.sendall(b"g")
             for connection in self._connections:
                 self._take(connection)
@@ -191,7 +256,7 @@ def loaded(
                 pass_fds=[theirs.fileno()],
             )
         try:
-            load = Load(path, ours, process.pid)
+            load = Load(path, ours, process.pid, _requests(kind))
             try:
                 yield load
             finally:

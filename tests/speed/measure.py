@@ -14,11 +14,14 @@ import tempfile
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from tests.speed.load import CONNECTIONS, loaded
+from tests.speed.load import CONNECTIONS, MIXED, loaded
 
 __all__ = ["Executed", "Function", "executed", "garbage", "instructions", "system_calls"]
 
-_WARM: Final = 2  # rounds until caches are filled and threads started
+
+def _warm(kind: str) -> int:
+    """An even number of rounds until caches are filled and threads started, and kinds of requests known."""
+    return 40 if kind == MIXED else 2
 
 
 class Function(NamedTuple):
@@ -39,7 +42,7 @@ class Executed(NamedTuple):
 def executed(kind: str, rounds: int = 2) -> dict[Function, Executed]:
     """What the interpreter executes for a request, by function. Compiled code is not seen."""
     with loaded(kind, counter="python") as load:
-        load.rounds(_WARM)
+        load.rounds(_warm(kind))
         before = _functions(load.ask(b"p"))
         load.rounds(rounds)
         after = _functions(load.ask(b"p"))
@@ -65,7 +68,12 @@ def _functions(report: bytes) -> dict[Function, Executed]:
 
 
 def instructions(kind: str, rounds: int = 2) -> float:
-    """Instructions of the processor for a request, in user space, as callgrind counts them."""
+    """Instructions of the processor for a request, in user space, as callgrind counts them.
+
+    Args:
+        kind: what answers.
+        rounds: an even number of them.
+    """
     with tempfile.TemporaryDirectory(prefix="trifcgi-callgrind-") as directory:
         marker = f"{directory}/marker.so"
         source = Path(__file__).with_name("marker.c")
@@ -76,9 +84,10 @@ def instructions(kind: str, rounds: int = 2) -> float:
             f"--callgrind-out-file={directory}/out",
         ]  # fmt: skip
         with loaded(kind, counter="callgrind", argument=marker, wrapper=valgrind) as load:
-            load.rounds(_WARM)
-            # The first time, code is instrumented that was only run before.
-            for number in (1, 1, 1 + rounds):
+            load.rounds(_warm(kind))
+            # The first time, code is instrumented that was only run before. By twos, as it takes
+            # two rounds to send all mixed requests, and to fill a batch of the access log.
+            for number in (2, 2, 2 + rounds):
                 load.ask(b"b")
                 load.rounds(number)
                 load.ask(b"e")
@@ -106,7 +115,7 @@ def system_calls(kind: str, rounds: int = 20) -> dict[str, float]:
     with tempfile.TemporaryDirectory(prefix="trifcgi-strace-") as directory:
         file = f"{directory}/calls"
         with loaded(kind, wrapper=[strace, "-f", "-qq", "-o", file]) as load:
-            load.rounds(_WARM)
+            load.rounds(_warm(kind))
             load.ask(b"t")
             load.rounds(rounds)
             load.ask(b"t")
@@ -127,7 +136,7 @@ def system_calls(kind: str, rounds: int = 20) -> dict[str, float]:
 def garbage(kind: str, rounds: int = 4) -> float:
     """Objects that a request leaves to the garbage collector: in reference cycles, that is."""
     with loaded(kind, counter="garbage") as load:
-        load.rounds(_WARM)
+        load.rounds(_warm(kind))
         load.ask(b"c")
         load.rounds(rounds)
         return int(load.ask(b"c")) / (rounds * CONNECTIONS)

@@ -28,15 +28,18 @@ import trio
 import trifcgi
 from tests.compiled.codec import module_files
 from tests.speed.baseline import CODEC, VERSION
-from tests.speed.load import CONNECTIONS, loaded
+from tests.speed.load import CONNECTIONS, MIXED, loaded
 from tests.speed.measure import executed
+from tests.speed.subject import LOGGED
 
 __all__ = ["Place", "locate", "make_parser", "profile"]
 
 PACKAGE: Final = Path(trifcgi.__file__).parent
 KINDS: Final = {
     "handler": "a native handler",
+    LOGGED: "the same with an access log",
     "asgi": "a bare ASGI app",
+    MIXED: "the same, asked by many clients",
     "wsgi": "a bare WSGI app, in its threads",
     "susp": "a native handler that suspends once",
     "bare": "a plain loop around the same codec, without trio",

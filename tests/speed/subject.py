@@ -9,6 +9,7 @@ import select
 import socket
 import sys
 from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
 from typing import Any, Final
 from wsgiref.types import StartResponse, WSGIEnvironment
 
@@ -16,7 +17,14 @@ import trio
 
 import trifcgi
 from tests.speed.counters import COUNTERS, Command
+from tests.speed.load import MIXED
 from trifcgi import protocol
+from trifcgi.observe.access_log import AccessLog
+from trifcgi.observe.instrument import Instrument
+from trifcgi.observe.log_file import LogFile
+
+LOGGED: Final = "logged"
+"""The kind with an access log."""
 
 HEAD: Final = b"Content-Type: text/plain\r\nContent-Length: 13\r\n\r\n"
 BODY: Final = b"Hello, world!"
@@ -74,10 +82,11 @@ class Line:
         return bool(command)
 
 
-async def serve(app: Any, path: str, line: Line) -> None:  # Any: whichever kind of handler
+# Any: whichever kind of handler
+async def serve(app: Any, path: str, line: Line, instruments: Iterable[Instrument]) -> None:
     """trifcgi as a program embeds it."""
     async with trio.open_nursery() as nursery:
-        await nursery.start(trifcgi.serve_unix, app, path)
+        await nursery.start(partial(trifcgi.serve_unix, app, path, instruments=instruments))
         line.ready()
         await trio.lowlevel.wait_readable(line.socket)
         while line.hold():
@@ -125,6 +134,8 @@ APPS: Final[dict[str, Callable[[], Any]]] = {  # Any: whichever kind of handler
     "susp": lambda: susp,
     "asgi": lambda: trifcgi.asgi(asgi),
     "wsgi": lambda: trifcgi.wsgi(wsgi),
+    MIXED: lambda: trifcgi.asgi(asgi),
+    LOGGED: lambda: handler,
 }
 
 
@@ -134,8 +145,10 @@ def main() -> None:
     line = Line(int(descriptor), COUNTERS[counter](argument))
     if kind == "bare":
         bare(path, line)
-    else:
-        trio.run(serve, APPS[kind](), path, line)
+        return
+    # Without what flushes the log by the clock: each time as often, with 64 KiB of lines.
+    instruments = [AccessLog(LogFile(path + ".log"))] if kind == LOGGED else []
+    trio.run(serve, APPS[kind](), path, line, instruments)
 
 
 if __name__ == "__main__":
