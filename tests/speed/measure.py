@@ -20,7 +20,7 @@ __all__ = ["Executed", "Function", "executed", "garbage", "instructions", "syste
 
 
 def _warm(kind: str) -> int:
-    """An even number of rounds until caches are filled and threads started, and kinds of requests known."""
+    """An even number of rounds, until caches are filled, threads started and requests known."""
     return 40 if kind == MIXED else 2
 
 
