@@ -244,7 +244,8 @@ class Request(abc.ABC):
     @abc.abstractmethod
     def stdin(self) -> RequestStream:
         """The request body (§5.3). Ends with ``b""`` only when the front end said that
-        the body is whole; raises ``trio.BrokenResourceError`` when it went away before.
+        the body is whole; raises ``trio.BrokenResourceError`` when it went away before, or when
+        the rest was thrown away, as the request was stopped.
         """
 
     @property

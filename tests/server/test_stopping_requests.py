@@ -9,6 +9,7 @@ import math
 import socket
 import struct
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
 import trio
@@ -18,7 +19,8 @@ from tests.server import raw
 from tests.server.conftest import Serve
 from tests.server.handlers import HEAD, Recorder, flood, hello, read_body, sleep, sleep_begun
 from tests.server.raw import RawFrontEnd
-from trifcgi import Request, Timeouts, serve_stream
+from trifcgi import Limits, Request, Timeouts, serve_stream
+from trifcgi.observe.instrument import StopReason
 
 Setup = Callable[[RawFrontEnd], Awaitable[None]]
 
@@ -232,6 +234,59 @@ async def test_a_truncated_body_never_looks_whole(serve: Serve) -> None:
             await begin(front_end, recorder, send_half_a_body)
         await ended.wait()
     assert b"".join(got) == b"half <broken>"
+
+
+@pytest.mark.parametrize("shield", [False, True])
+async def test_a_body_past_the_limit_that_ends_in_the_same_piece_never_looks_whole(
+    serve: Serve, shield: bool
+) -> None:
+    """The reader is awake by what came first when the rest is refused."""
+    recorder = Recorder(_reading_under(shield))
+    async with (
+        serve(recorder, limits=Limits(max_body=10_000)) as server,
+        server.raw() as front_end,
+    ):
+        await front_end.send(raw.head(REQUEST_METHOD="POST"), raw.stdin(content=bytes(1000)))
+        await recorder.began.wait()
+        await trio.testing.wait_all_tasks_blocked(0.01)  # until it waits for more
+        await front_end.send(*[raw.stdin(content=bytes(8000))] * 2, raw.stdin())
+        assert (await front_end.answer()).status == 413
+    assert isinstance(recorder.error, trio.BrokenResourceError if shield else trio.Cancelled)
+
+
+async def test_what_a_stopped_request_has_thrown_away_is_missed(serve: Serve) -> None:
+    recorder = Recorder(_reading_under(True))
+    async with serve(recorder) as server, server.raw() as front_end:
+        await front_end.send(raw.head(REQUEST_METHOD="POST"), raw.stdin(content=b"kept"))
+        await recorder.began.wait()
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        exchange: Any = recorder.request  # as the server knows it
+        exchange.stop(StopReason.CANCELLED)
+        await front_end.send(raw.stdin(content=b"thrown away"), raw.stdin())
+        assert (await front_end.answer()).status == 503
+        assert not exchange.stdin.ended
+    assert isinstance(recorder.error, trio.BrokenResourceError)
+
+
+async def test_a_stopped_request_whose_body_was_all_there_can_read_it(serve: Serve) -> None:
+    recorder = Recorder(_reading_under(True))
+    async with serve(recorder) as server, server.raw() as front_end:
+        await front_end.send(raw.head(REQUEST_METHOD="POST"), raw.stdin(content=b"all of it"))
+        await recorder.began.wait()
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        exchange: Any = recorder.request  # as the server knows it
+        exchange.stop(StopReason.CANCELLED)
+        await front_end.send(raw.stdin())
+        assert (await front_end.answer()).body == b"9"
+    assert recorder.error is None
+
+
+def _reading_under(shield: bool) -> Callable[[Request], Awaitable[int | None]]:
+    async def app(request: Request) -> None:
+        with trio.CancelScope(shield=shield):
+            await read_body(request)
+
+    return app
 
 
 async def test_what_had_arrived_can_be_read_in_the_cancelled_scope(serve: Serve) -> None:

@@ -22,8 +22,9 @@ _JOINED = 128 * 1024
 class Body:
     """A queue of bytes: in memory up to the caller's window, then in a temporary file.
 
-    Not a stream: it never waits. ``ended`` is set once the peer has said that the body is
-    whole; ``received`` counts every byte that was fed; once ``closed`` nothing is kept.
+    Not a stream: it never waits. ``ended`` is set once the peer has said that it sends no more;
+    ``broken`` when some of what it has sent was thrown away: however it ends, it is not whole.
+    ``received`` counts every byte that was fed; once ``closed`` nothing is kept.
     """
 
     __slots__ = (
@@ -31,6 +32,7 @@ class Body:
         "_spool",
         "_spool_read",
         "_spool_written",
+        "broken",
         "buffered",
         "closed",
         "ended",
@@ -46,6 +48,7 @@ class Body:
         self.buffered = 0
         self.received = 0
         self.ended = False
+        self.broken = False
         self.closed = False
 
     @property
@@ -137,6 +140,11 @@ class Body:
         self.buffered = 0
         if self._spool is not None:
             self._drop_spool(self._spool)
+
+    def break_off(self) -> None:
+        """Forget what is unread, of a body that is thrown away in the middle."""
+        self.broken = True
+        self.discard()
 
     def _drop_spool(self, spool: IO[bytes]) -> None:
         self._spool = None

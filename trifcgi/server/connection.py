@@ -421,16 +421,21 @@ class Connection(Receiver):
 
     def stdin_received(self, request_id: "i64", data: bytes) -> None:
         exchange = self.exchanges.get(request_id)
-        if exchange is not None and exchange.reason is None:
+        if exchange is not None:
             self._body_received(exchange, exchange.body, data)
 
     def data_received(self, request_id: "i64", data: bytes) -> None:
         exchange = self.exchanges.get(request_id)
-        if exchange is not None and exchange.reason is None:
+        if exchange is not None:
             self._body_received(exchange, exchange.data_body, data)
 
     def _body_received(self, exchange: Exchange, body: Body, data: bytes) -> None:
         self.in_body = True
+        if exchange.reason is not None:
+            # Its handler may go on for a while, behind a shield: what it has read is not all.
+            body.broken = True
+            exchange.input_arrived()
+            return
         limit = self.state.max_body
         if limit >= 0 and exchange.received + len(data) > limit:
             self.refuse_body(exchange, f"its body is larger than {limit} bytes")
@@ -533,8 +538,9 @@ class Connection(Receiver):
         """End a request whose body is too large for a limit."""
         _log.warning("%s: request %d refused: %s", self.peer, exchange.id, why)
         if exchange.phase is _RUNNING:
+            # A reader that is awake already runs ahead of its cancel.
+            exchange.break_off_bodies()
             exchange.stop(_TOO_LARGE)
-            exchange.body.discard()
         else:
             self.turns.remove(exchange)
             ending.refuse(exchange, (413, "The request's body is too large.", ()))

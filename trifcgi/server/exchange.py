@@ -320,6 +320,13 @@ class Exchange(Served):
             self.reader = None
             trio.lowlevel.reschedule(reader)
 
+    def break_off_bodies(self) -> None:
+        """Forget what of its input is unread, and have readers learn that it is not whole."""
+        self.body.break_off()
+        if self._data is not None:
+            self._data.break_off()
+        self.input_arrived()
+
     def stop(self, reason: StopReason) -> None:
         """End this request early; the first reason stays.
 

@@ -92,7 +92,8 @@ class Input(RequestStream):
 
     @property
     def ended(self) -> bool:
-        return self._body.ended and not self._body
+        body = self._body
+        return body.ended and not body.broken and not body
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """Return the next bytes, or ``b""`` after the last.
@@ -104,8 +105,8 @@ class Input(RequestStream):
             max_bytes: at most so many, 1 or more; ``None``: as many as came in one piece.
 
         Raises:
-            trio.BrokenResourceError: the request was aborted or its connection is lost, and
-                the body is not whole.
+            trio.BrokenResourceError: the body is not whole, and never will be: the request was
+                aborted, its connection is lost, or it was stopped and the rest thrown away.
             trio.BusyResourceError: another task waits here.
             trio.ClosedResourceError: the stream was closed.
         """
@@ -115,10 +116,13 @@ class Input(RequestStream):
         while not body:
             if body.closed:
                 raise trio.ClosedResourceError("this request stream is closed")
-            if body.ended:
+            if body.ended and not body.broken:
                 return b""
             if self._exchange.aborted:
                 raise trio.BrokenResourceError("the front end went away before the body ended")
+            if body.broken:
+                await trio.lowlevel.checkpoint()  # cancelled, unless the handler has a shield
+                raise trio.BrokenResourceError("the request was stopped before its body was read")
             await _wait_for_input(self._exchange)
         data = body.take(max_bytes)
         self._exchange.body_taken()
