@@ -16,6 +16,7 @@ from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 import trifcgi
+from tests.server import raw
 from trifcgi.testing import MemoryServer, open_client, params
 
 Receive = Callable[[], Awaitable[dict[str, Any]]]
@@ -66,6 +67,47 @@ async def test_starlette_with_lifespan_state_upload_and_stream(
     assert response.header("x-path") == "/up"
     assert missing.status == 404
     assert steps == ["up", "down"]
+
+
+async def test_tasks_that_send_at_a_time_take_turns(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    long, last = b"a" * 600_000, b"b" * 700_000
+
+    async def work(receive: Receive, send: Send) -> None:
+        await send(START)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(send, {**CHUNK, "body": long})
+            await trio.sleep(1)  # it waits for the front end to read
+            nursery.start_soon(send, {**CHUNK, "body": b" then "})
+            await trio.sleep(1)
+            await send({**LAST, "body": last})
+
+    async with MemoryServer(App(work), interface="asgi") as server:
+        front_end = raw.RawFrontEnd(server.connect(trio.testing.lockstep_stream_pair))
+        await front_end.send(raw.get())
+        await trio.sleep(10)
+        answer = await front_end.answer()
+    assert (answer.body, answer.app_status) == (long + b" then " + last, 0)
+
+
+async def test_one_that_gives_up_sending_lets_the_next_send(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async def work(receive: Receive, send: Send) -> None:
+        await send(START)
+        with trio.move_on_after(1):
+            await send({**CHUNK, "body": bytes(600_000)})
+        with pytest.raises(trio.TooSlowError), trio.fail_after(1):
+            await send(CHUNK)
+        await send({**LAST, "body": b"the end"})
+
+    async with MemoryServer(App(work), interface="asgi") as server:
+        front_end = raw.RawFrontEnd(server.connect(trio.testing.lockstep_stream_pair))
+        await front_end.send(raw.get())
+        await trio.sleep(10)
+        answer = await front_end.answer()
+    assert answer.body.endswith(b"the end")
 
 
 async def test_an_error_before_the_response_is_a_500(

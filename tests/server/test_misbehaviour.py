@@ -331,6 +331,29 @@ async def test_responses_that_nobody_reads_do_not_pile_up(
         assert (await neighbour.answer()).status == 200
 
 
+async def test_a_second_sender_in_the_middle_of_a_long_piece_is_refused(
+    tcp_serve: Serve,
+) -> None:
+    long = b"a" * 16_000_000  # more than sockets hold
+    busy = trio.Event()
+
+    async def handler(request: Request) -> None:
+        await request.stdout.send_all(HEAD)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(request.stdout.send_all, long)
+            await trio.testing.wait_all_tasks_blocked(0.01)
+            for more in (b"b", bytearray(b"b"), b"b" * 1_000_000):
+                with pytest.raises(trio.BusyResourceError):
+                    await request.stdout.send_all(more)
+            busy.set()
+        await request.stdout.send_all(b"c")
+
+    async with tcp_serve(handler) as server, server.raw() as front_end:
+        await front_end.send(raw.get())
+        await busy.wait()
+        assert (await front_end.answer()).body == long + b"c"
+
+
 async def test_a_handler_that_shields_itself_is_told_of_a_write_timeout(
     autojump_clock: object,
 ) -> None:

@@ -59,6 +59,8 @@ class Exchange:
         reading: whether a task waits for more of it.
         listening: the scopes of those that wait for the end; ``None``: nobody ever has.
         pending: a piece of the response that :meth:`take` has left to be sent.
+        sending: whether a task sends it: others have to wait for their turn.
+        turn: where they do; ``None``: nobody ever had to.
         told: whether the application has learnt that its client is gone.
         told_to_end: whether an event stream has been told to end, as the server is stopping.
     """
@@ -80,8 +82,10 @@ class Exchange:
         "reading",
         "request",
         "scope",
+        "sending",
         "told",
         "told_to_end",
+        "turn",
     )
 
     request: "Request"
@@ -91,6 +95,8 @@ class Exchange:
     reading: bool
     listening: list[trio.CancelScope] | None
     pending: bytes
+    sending: bool
+    turn: trio.lowlevel.ParkingLot | None
     told: bool
     told_to_end: bool
     _served: Served | None
@@ -133,7 +139,8 @@ class Exchange:
         """Take ``http.response.start`` or ``http.response.body``.
 
         Returns:
-            Whether all is done; else :attr:`pending` has to be sent, and :meth:`sent` called.
+            Whether all is done; else :attr:`pending` has to be sent, and :meth:`sent` called,
+            before the next is taken.
 
         Raises:
             ClientDisconnected: the front end aborted the request or is gone.
@@ -358,6 +365,8 @@ class Sending(Attempt):
             raise self.reused()
         self.begun = True
         exchange = self.exchange
+        if exchange.sending:
+            return self.wait(asgi_messages.send(exchange, self.message))
         if exchange.take(self.message):
             return _DONE
         return self.wait(asgi_messages.finish(exchange))
@@ -406,6 +415,8 @@ class Exchanges:
         exchange.reading = False
         exchange.listening = None
         exchange.pending = b""
+        exchange.sending = False
+        exchange.turn = None
         exchange.told = False
         exchange.told_to_end = False
         exchange._served = served

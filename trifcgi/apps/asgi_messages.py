@@ -81,13 +81,23 @@ async def _wait_for_end(exchange: "Exchange") -> "Message":
 
 
 async def send(exchange: "Exchange", message: Any) -> None:
-    """Send a message: in pure Python, where a coroutine takes less than what is none.
+    """Send a message: in pure Python, where a coroutine takes less than what is none, and
+    wherever another task is sending.
 
     Raises:
         ClientDisconnected, ResponseError: see :meth:`Exchange.take`.
     """
+    while exchange.sending:
+        await _turn(exchange).park()
     if not exchange.take(message):
         await finish(exchange)
+
+
+def _turn(exchange: "Exchange") -> trio.lowlevel.ParkingLot:
+    turn = exchange.turn
+    if turn is None:
+        turn = exchange.turn = trio.lowlevel.ParkingLot()
+    return turn
 
 
 async def finish(exchange: "Exchange") -> None:
@@ -97,10 +107,15 @@ async def finish(exchange: "Exchange") -> None:
         ClientDisconnected: see :meth:`Exchange.take`.
     """
     if not exchange.complete:
+        exchange.sending = True
         try:
             await exchange.request.stdout.send_all(exchange.pending)
         except trio.BrokenResourceError as error:
             raise exchange.lost() from error
+        finally:
+            exchange.sending = False
+            if exchange.turn is not None:
+                exchange.turn.unpark_all()
         exchange.sent()
     if exchange.complete and (exchange.listening or exchange.reading):
         await _release(exchange)

@@ -81,6 +81,7 @@ class Exchange(Served):
         reader: the task that waits for input.
         aside: what the handler serves it by without a task; ``leave()`` gives it up.
         abort_event: set when the front end has gone; made by the first who waits for it.
+        sending: whether a task is in the middle of a long piece of the response.
     """
 
     __slots__ = (
@@ -121,6 +122,7 @@ class Exchange(Served):
         "role",
         "scope",
         "scope_spent",
+        "sending",
         "status",
         "stdout_closed",
         "task",
@@ -174,6 +176,7 @@ class Exchange(Served):
         self.reader: trio.lowlevel.Task | None = None
         self._reading_since = 0.0
         self._sends = 0
+        self.sending = False
         self._held_head: bytearray | None = None
         self._held_stderr: bytearray | None = None
         self.head: bytes | None = None
@@ -477,7 +480,7 @@ class Exchange(Served):
             ResponseError: what came before the first blank line is no response head.
             trio.BrokenResourceError, trio.ClosedResourceError: see :meth:`check_writable`.
         """
-        if len(data) > STRIDE or self._sends >= _SLICE - 1:
+        if len(data) > STRIDE or self._sends >= _SLICE - 1 or self.sending:
             return NOT_TAKEN
         self._sends += 1
         if self.phase is not _RUNNING or self.aborted_ or self.stdout_closed:

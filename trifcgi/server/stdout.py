@@ -68,6 +68,7 @@ class Stdout:
         Raises:
             ResponseError: what came before the first blank line is no response head.
             trio.BrokenResourceError: the request was aborted or its connection is lost.
+            trio.BusyResourceError: another task is in the middle of sending a long piece.
             trio.ClosedResourceError: the stream was closed.
         """
         if not COMPILED:

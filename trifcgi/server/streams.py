@@ -160,17 +160,26 @@ async def send_all(exchange: "Exchange", data: _Buffer) -> None:
     if exchange.must_pause():
         await _pause(exchange)
     exchange.check_writable()
+    if exchange.sending:
+        raise trio.BusyResourceError("another task is sending a piece of this response")
     if exchange.head is None:
         data = exchange.take_head(bytes(data))
     if exchange.bodyless:
         return
     view = memoryview(data).cast("B")
-    for start in range(0, len(view), STRIDE):
-        piece = view[start : start + STRIDE]
-        # What is queued outlives this call, and only bytes cannot change meanwhile.
-        exchange.write(piece if isinstance(data, bytes) else bytes(piece))
-        if exchange.must_wait():
-            await wait_for_room(exchange)
+    long = len(view) > STRIDE
+    if long:
+        exchange.sending = True  # what another task sent meanwhile would come in the middle
+    try:
+        for start in range(0, len(view), STRIDE):
+            piece = view[start : start + STRIDE]
+            # What is queued outlives this call, and only bytes cannot change meanwhile.
+            exchange.write(piece if isinstance(data, bytes) else bytes(piece))
+            if exchange.must_wait():
+                await wait_for_room(exchange)
+    finally:
+        if long:
+            exchange.sending = False
 
 
 async def wait_to_send(exchange: "Exchange") -> None:
