@@ -1,5 +1,6 @@
 """Listening: TCP, Unix sockets, inherited descriptors, who may connect and how many."""
 
+import contextlib
 import errno
 import logging
 import os
@@ -255,3 +256,26 @@ async def test_connections_past_the_limit_wait_in_the_backlog() -> None:
         assert plane.connections == 1
         await second.aclose()
         nursery.cancel_scope.cancel()
+
+
+async def test_the_limit_holds_for_all_listeners_together() -> None:
+    """Also for those that find many waiting at one time."""
+    listeners = [
+        listener for _ in range(3) for listener in await open_tcp_listeners(0, host="127.0.0.1")
+    ]
+    with contextlib.ExitStack() as stack:
+        for listener in listeners:
+            address = listener.socket.getsockname()
+            for _ in range(8):
+                stack.enter_context(socket.create_connection(address))
+        async with (
+            DataPlane(sleep, limits=Limits(max_connections=10)) as plane,
+            trio.open_nursery() as nursery,
+        ):
+            await nursery.start(plane.serve, listeners)
+            with trio.fail_after(15):
+                while plane.connections < 10:
+                    await trio.lowlevel.checkpoint()
+            await trio.testing.wait_all_tasks_blocked(0.05)
+            assert (plane.connections, plane.room) == (10, 0)
+            nursery.cancel_scope.cancel()

@@ -367,6 +367,8 @@ async def take_connections(
         await trio.lowlevel.wait_readable(handover.taking)
         if plane.share is not None and not await plane.share.turn(handover.taking):
             continue
+        if plane.room <= 0:  # another has taken it meanwhile
+            continue
         taken = handover.take()
         if taken is None:
             # Another process was faster, or there is no descriptor left for it.

@@ -108,6 +108,8 @@ class DataPlane:
         self._allow = allow
         self._poller: Poller | None = None
         self._open: set[Connection] = set()
+        # Accepted, by any listener, and not among those yet: their tasks have still to begin.
+        self._arriving = 0
         self._room = trio.lowlevel.ParkingLot()
         self._empty = trio.lowlevel.ParkingLot()
         self._accepting: list[trio.CancelScope] = []
@@ -160,7 +162,7 @@ class DataPlane:
     @property
     def room(self) -> int:
         """Connections that may still be opened."""
-        return self.limits.max_connections - len(self._open)
+        return self.limits.max_connections - len(self._open) - self._arriving
 
     @property
     def connections(self) -> int:
@@ -274,11 +276,14 @@ class DataPlane:
     ) -> Coroutine[Any, Any, None]:
         """Serve one accepted, non-blocking socket until it ends, and close it."""
         assert self._poller is not None
+        self._arriving += 1
         return serve(self, SocketWire(sock, self._poller), str(peer), multiplexed=multiplexed)
 
     def opened(self, connection: Connection) -> None:
         """A connection begins: it is counted, and drained like any other."""
         self._open.add(connection)
+        if isinstance(connection.wire, SocketWire):
+            self._arriving -= 1
         self.state.observers.connection_opened(connection.peer)
         if self.draining:
             connection.drain()
@@ -307,7 +312,7 @@ class DataPlane:
 
     async def wait_for_room(self) -> None:
         """Wait until another connection may be accepted."""
-        while len(self._open) >= self.limits.max_connections:
+        while self.room <= 0:
             await self._room.park()
 
     # A graceful stop
