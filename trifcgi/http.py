@@ -107,6 +107,7 @@ class _Connection:
         self._sending = False
         self._progress = trio.lowlevel.ParkingLot()
         self._exchange: _Exchange | None = None
+        self._method = b""  # of the request that is to be answered
 
     # What leaves
 
@@ -209,6 +210,7 @@ class _Connection:
             self.refuse(error.error_status_hint or 400, f"{error}.")
 
     async def _next_request(self) -> h11.Request | None:
+        self._method = b""
         with trio.move_on_after(self.timeouts.keep_alive) as patience:  # noqa: ASYNC912 - it may be here
             while (event := self.protocol.next_event()) is h11.NEED_DATA:
                 began = bool(self.protocol.trailing_data[0])
@@ -231,12 +233,13 @@ class _Connection:
         code, reason, headers = _read_head(head)
         headers += [(b"connection", b"close"), (b"date", _date())]
         self.send(h11.Response(status_code=code, headers=headers, reason=reason))
-        if self._exchange is None or self._exchange.method != b"HEAD":
+        if self._method != b"HEAD":
             self.send(h11.Data(data=body))
         self.send(h11.EndOfMessage())
 
     async def _answer(self, message: h11.Request) -> bool:
         """Have one request answered; whether the connection can go on."""
+        self._method = message.method
         if not message.http_version.startswith(b"1."):
             self.refuse(505, "This server speaks HTTP/1.1.")
             return False

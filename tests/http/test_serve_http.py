@@ -188,6 +188,22 @@ async def test_what_is_no_request_is_refused_and_ends_the_connection(
     assert not calls
 
 
+@pytest.mark.parametrize(
+    ("head", "status"),
+    [
+        (b"HEAD * HTTP/1.1\r\nHost: x\r\n\r\n", b"400"),
+        (b"HEAD / HTTP/1.1\r\nHost: x\r\nContent-Length: 11\r\n\r\n", b"413"),
+        (b"HEAD / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", b"400"),
+    ],
+)
+async def test_a_head_request_is_refused_without_a_body(head: bytes, status: bytes) -> None:
+    async with connected(hello, limits=trifcgi.Limits(max_body=10)) as browser:
+        await browser.send(head)
+        answer = await browser.rest()
+    assert answer.split(b" ")[1] == status
+    assert answer.endswith(b"\r\n\r\n")
+
+
 async def test_the_absolute_form_means_its_path() -> None:
     async with connected(hello) as browser:
         await browser.send(b"GET http://x/a HTTP/1.1\r\nHost: x\r\n\r\n")
