@@ -121,6 +121,35 @@ async def test_a_stray_cancelled_is_an_error_of_the_handlers(serve: Serve) -> No
         assert (await front_end.answer()).body == b"hello"
 
 
+async def test_a_stray_cancelled_in_a_cancelled_scope_ends_its_request_only(serve: Serve) -> None:
+    kept: BaseException | None = None
+
+    async def handler(request: Request) -> None:
+        nonlocal kept
+        if "FIRST" in request.params:
+            with trio.CancelScope() as scope:
+                scope.cancel()
+                try:
+                    await trio.lowlevel.checkpoint()
+                except trio.Cancelled as error:
+                    kept = error
+                    raise
+        elif "BAD" in request.params:
+            assert kept is not None
+            request.cancel_scope.cancel()
+            raise kept
+        await hello(request)
+
+    async with serve(handler) as server, server.raw() as front_end:
+        await front_end.send(raw.get(FIRST="1"))
+        assert (await front_end.answer()).body == b"hello"
+        await front_end.send(raw.get(BAD="1"))
+        assert (await front_end.answer()).status == 503
+        for _ in range(2):
+            await front_end.send(raw.get())
+            assert (await front_end.answer()).body == b"hello"
+
+
 async def test_a_scope_that_a_handler_leaves_open_does_not_reach_the_next_request(
     serve: Serve, caplog: pytest.LogCaptureFixture
 ) -> None:

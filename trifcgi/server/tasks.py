@@ -261,6 +261,7 @@ def _work(connection: Connection, stays: bool = False) -> Generator[Any, Any, No
             if passing is not None:
                 raise passing from None  # noqa: ASYNC104 - Cancelled is in it
         else:
+            turns.stepped()  # a handler's first step may end in the scope that is left here
             exchange = exchange or turns.let_go()
             if exchange is not None and exchange.phase is not Phase.ENDED:
                 turns.stopped(exchange)
