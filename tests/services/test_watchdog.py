@@ -66,6 +66,25 @@ async def test_no_second_beat_is_sent_before_the_first_is_answered() -> None:
     assert not driven.look()
 
 
+async def test_a_look_that_fails_does_not_leave_a_beat_missing(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    driven = Driven()
+    driven.subject.running = 1
+
+    def fail() -> list[Any]:
+        raise RuntimeError("Set changed size during iteration")
+
+    driven.subject.exchanges = fail
+    with pytest.raises(RuntimeError):
+        driven.look(after=40, burning=40)
+    driven.subject.exchanges = list
+    assert driven.look()
+    driven.answer(after=0.1)
+    assert driven.look()
+    assert caplog.records == []
+
+
 async def test_a_request_that_runs_too_long_is_named_once_it_is_over(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

@@ -135,10 +135,10 @@ class LoopWatch:
         if due:
             self._suspects = []
             self._dumped = False
-            self._sent = begun
             self.interval = self._shortest / _LOOKS
             if begun < now:
                 self._overdue(now - begun)
+            self._sent = begun  # last: where that failed none is sent, and none is to be missed
         return bool(due)
 
     def came_round(self, now: float) -> None:

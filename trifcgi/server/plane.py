@@ -222,8 +222,11 @@ class DataPlane:
         return list(self._open)
 
     def exchanges(self) -> list[Exchange]:
-        """The requests that have begun and whose handlers have not ended, oldest first."""
-        found = [e for c in self._open for e in (*c.exchanges.values(), *c.trailing)]
+        """The requests that have begun and whose handlers have not ended, oldest first; for other
+        threads, too.
+        """
+        connections = list(self._open)
+        found = [e for c in connections for e in (*c.exchanges.values(), *c.trailing)]
         return sorted(found, key=attrgetter("number"))
 
     async def serve(
