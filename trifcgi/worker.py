@@ -222,8 +222,10 @@ class Worker:
 
     async def _watch(self, plane: DataPlane, stack: contextlib.AsyncExitStack) -> None:
         configuration = self._configuration
-        # A little ahead of the supervisor, which ends a worker after the whole of it.
-        hang_timeout = 0.9 * configuration.hang_timeout
+        # Ahead of the supervisor, which ends a worker after the whole of it: a block may have
+        # lasted half a second when the watch first sees it.
+        whole = configuration.hang_timeout
+        hang_timeout = max(0.6 * whole, min(0.9 * whole, whole - 1.0))
         await stack.enter_async_context(
             watch_loop(plane, hang_timeout=hang_timeout, threads_of=threads_of)
         )
