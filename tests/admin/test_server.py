@@ -108,3 +108,13 @@ async def test_idle_connections_do_not_keep_it_from_ending(tmp_path: Path) -> No
         assert trio.current_time() - began < 5
         for stream in silent:
             await stream.aclose()
+
+
+async def test_one_that_is_cancelled_before_it_serves_ends() -> None:
+    """As where the data plane fails to start: behind a shield it would wait for ever."""
+    async with local_rig() as rig:
+        with trio.fail_after(20):
+            with trio.CancelScope() as scope:
+                scope.cancel()
+                await serve_control(rig.source, [])
+    assert scope.cancelled_caught

@@ -141,6 +141,26 @@ class TestMistakes:
             "trifcgi: the access log no/log cannot be opened: No such file or directory\n"
         )
 
+    @pytest.mark.parametrize("more", [(), ("--workers", "1")], ids=["alone", "workers"])
+    @pytest.mark.parametrize(
+        ("option", "said"),
+        [
+            (("--access-log", "no/log"), "the access log no/log cannot be opened: "),
+            (("--unix", "no/sock"), "cannot listen on no/sock: "),
+            (("--unix", "file"), "cannot listen on file: "),
+        ],
+    )
+    async def test_a_control_server_does_not_hold_up_a_start_that_fails(
+        self, apps: Path, option: tuple[str, str], said: str, more: tuple[str, ...]
+    ) -> None:
+        (apps / "file").write_text("precious")
+        result = await run_trifcgi(
+            "run", "hello", *option, "--admin-unix", "admin.sock", *more, directory=apps
+        )
+        assert result.status == 2
+        assert f"trifcgi: {said}" in result.stderr
+        assert not (apps / "admin.sock").exists()
+
     async def test_an_app_that_says_it_cannot_start(self, apps: Path) -> None:
         result = await run_trifcgi(
             "run", "lifespan", "--port", "0", directory=apps, environment={"STARTUP": "fail"}

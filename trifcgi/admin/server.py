@@ -116,6 +116,9 @@ class _Server:
                 connections.cancel_scope.cancel(reason="the control server has ended")
 
     async def _hold_connections(self, task_status: trio.TaskStatus[trio.Nursery]) -> None:
+        # A cancel that is here already would not be seen behind the shield, and started() tells
+        # nobody then: start() would never return.
+        await trio.lowlevel.checkpoint_if_cancelled()
         # Shielded, so that a cancel leaves the last answers to run(), which bounds them.
         with trio.CancelScope(shield=True):
             async with trio.open_nursery() as connections:
