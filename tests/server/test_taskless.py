@@ -110,6 +110,31 @@ async def test_the_connection_closes_behind_a_request_that_does_not_keep_it(serv
         assert await front.rest() == []
 
 
+async def test_a_thread_that_the_app_has_left_behind_is_told_that_its_request_is_over(
+    serve: Serve, caplog: pytest.LogCaptureFixture
+) -> None:
+    kept: list[Any] = []
+
+    def app(environ: Environ, start_response: Start) -> Iterable[bytes]:
+        kept.append((environ["wsgi.errors"], start_response("200 OK", [])))
+        return [b"done"]
+
+    def go_on() -> None:
+        errors, write = kept[0]
+        for number in range(300):  # more than is held for a task
+            errors.write(f"{number} {'x' * 1000}\n")
+        with pytest.raises(RequestGone):
+            write(b"late")
+
+    async with front_end(serve, app) as front:
+        await front.send(raw.get())
+        assert (await front.answer()).body == b"done"
+        with trio.fail_after(10):
+            await trio.to_thread.run_sync(go_on, abandon_on_cancel=True)
+    late = "wsgi.errors, after its request was over"
+    assert sum(late in record.getMessage() for record in caplog.records) == 300
+
+
 async def test_a_head_request_has_no_body(serve: Serve) -> None:
     async with front_end(serve, echo) as front:
         await front.send(raw.get(REQUEST_METHOD="HEAD"))

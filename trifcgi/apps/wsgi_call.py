@@ -122,7 +122,7 @@ class Call(Job):
         conversation = self._conversation
         assert conversation is not None
         if conversation.seat is self and self.error is None and conversation.answer():
-            conversation.seat = None
+            conversation.leave()  # the app may have left a thread behind that goes on writing
         else:
             conversation.finished()
 
