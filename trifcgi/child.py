@@ -136,8 +136,16 @@ def interpreter() -> list[str]:
     flags = [f"-W{warning}" for warning in sys.warnoptions]
     for name, value in sys._xoptions.items():
         flags.append(f"-X{name}" if value is True else f"-X{name}={value}")
-    if sys.flags.optimize:
-        flags.append("-" + "O" * sys.flags.optimize)
+    letters = {
+        "I": sys.flags.isolated,
+        "E": sys.flags.ignore_environment,
+        "s": sys.flags.no_user_site,
+        "S": sys.flags.no_site,
+        "b": sys.flags.bytes_warning,
+        "B": sys.flags.dont_write_bytecode,
+        "O": sys.flags.optimize,
+    }
+    flags += ["-" + letter * times for letter, times in letters.items() if times]
     # With -m the current directory comes ahead of everything else. Only where this process has it
     # there too, a module of the application's must not hide one of the server's.
     if str(Path.cwd()) != sys.path[0]:
