@@ -310,6 +310,7 @@ async def test_exc_info_raises_once_the_head_has_left() -> None:
         ("200 OK", [("X", "€")], ResponseError),
         ("200 OK", [("X Y", "a")], ResponseError),
         ("200 OK", [("Content-Length", "many")], ResponseError),
+        ("200 OK", [("Content-Length", "5"), ("content-length", "6")], ResponseError),
     ],
 )
 async def test_a_bad_head_is_refused_while_the_app_can_answer_otherwise(

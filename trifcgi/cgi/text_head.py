@@ -258,9 +258,12 @@ def _encode_headers(headers: Any) -> list[tuple[bytes, bytes]]:
 
 
 def _declared_length(headers: list[tuple[bytes, bytes]]) -> int | None:
+    length: int | None = None
     for name, value in headers:
         if name.lower() == b"content-length":
             if not value.isdigit():
                 raise ResponseError(f"Content-Length is a number of bytes, not {value!r}")
-            return int(value)
-    return None
+            if length is not None and length != int(value):
+                raise ResponseError("two Content-Length headers that differ")
+            length = int(value)
+    return length
