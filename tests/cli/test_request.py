@@ -130,3 +130,15 @@ async def test_a_reader_that_has_enough_is_no_traceback(apps: Path) -> None:
         )  # fmt: skip
     assert b"Traceback" not in result.stderr
     assert b"Exception ignored" not in result.stderr
+
+
+async def test_output_that_cannot_be_written_is_one_sentence(apps: Path) -> None:
+    async with hello(apps) as address:
+        result = await trio.run_process(
+            ["bash", "-c", '"$@" >/dev/full', "bash", TRIFCGI, "request", address],
+            check=False, capture_stderr=True,
+        )  # fmt: skip
+    assert result.returncode == 1
+    said = result.stderr.decode().splitlines()
+    assert said[-1] == "trifcgi: the answer cannot be written: No space left on device"
+    assert not any("Traceback" in line or "Exception ignored" in line for line in said)

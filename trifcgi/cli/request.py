@@ -170,9 +170,16 @@ def send(question: Question) -> int:
     try:
         return trio.run(_ask, question)
     except BrokenPipeError:
-        # Whoever read our output has enough. Python would flush stdout once more.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _forget_stdout()  # whoever read it has enough
         return _FAILED
+    except OSError as error:
+        _forget_stdout()
+        return _fail(f"the answer cannot be written: {error.strerror or error}")
+
+
+def _forget_stdout() -> None:
+    """Have Python flush what is left of the output to nowhere, as it does at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 async def _ask(question: Question) -> int:
