@@ -108,12 +108,6 @@ async def open_control(configuration: Configuration) -> ControlListeners | None:
     """
     port, unix = configuration.admin_port, configuration.admin_unix
     if port is None and unix is None:
-        for name in ("admin-host", "admin-token-file"):
-            if name in configuration.origins:
-                raise ConfigurationError(
-                    f"{configuration.origin(name)} needs a control server:"
-                    " add --admin-port N or --admin-unix PATH"
-                )
         return None
     path = configuration.admin_token_file
     control = ControlListeners([], None if path is None else read_token(path))

@@ -64,6 +64,8 @@ OTHER = {
 COMPANY = {
     "interface": {"app": "shop:app"},
     "unix-mode": {"unix": "/run/a.sock"},
+    "admin-host": {"admin-port": "9001"},
+    "admin-token-file": {"admin-port": "9001"},
     "max-worker-requests": {"workers": "2"},
     "max-worker-rss": {"workers": "2"},
 }
@@ -295,6 +297,7 @@ class TestMistakes:
             ({"interface": "asgi"}, "--interface says what an app is, and none is named"),
             ({"unix-mode": "600"}, "--unix-mode needs a Unix socket: add --unix PATH"),
             ({"unix-mode": "600", "port": "1"}, "--unix-mode needs a Unix socket"),
+            ({"admin-token-file": "t"}, "--admin-token-file needs a control server: add"),
             ({"max-worker-rss": "1G"}, "--max-worker-rss is about worker processes: add"),
         ],
     )

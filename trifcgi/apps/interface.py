@@ -22,7 +22,10 @@ _ARGUMENTS: Final = {
     "handler": "(request)",
 }
 _COUNTS: Final = {"asgi": 3, "wsgi": 2, "handler": 1}
-_SAY_WHICH: Final = "say which with --interface asgi, wsgi or handler"
+_SAY_WHICH: Final = (
+    "say which with --interface asgi, wsgi or handler"
+    " (a script has to take the arguments of one kind only)"
+)
 
 
 def find_interface(target: Any, name: str, interface: str = "auto") -> str:

@@ -168,6 +168,12 @@ def _refuse_contradictions(configuration: Configuration) -> None:
         raise ConfigurationError(
             f"{_named(configuration, 'unix-mode')} needs a Unix socket: add --unix PATH"
         )
+    for name in ("admin-host", "admin-token-file"):
+        if not configuration.has_control and name in configuration.origins:
+            raise ConfigurationError(
+                f"{_named(configuration, name)} needs a control server:"
+                " add --admin-port N or --admin-unix PATH"
+            )
     if configuration.daemon and configuration.access_log == "-":
         raise ConfigurationError(
             f"{_named(configuration, 'access-log')} - is stdout, which "
