@@ -42,12 +42,22 @@ async def run_trifcgi(
     directory: Path | None = None,
     environment: Mapping[str, str] | None = None,
     stdin: bytes = b"",
+    redirections: str = "",
 ) -> Result:
-    """Run it to its end."""
+    """Run it to its end.
+
+    Args:
+        arguments: the command and its own.
+        directory: the working directory.
+        environment: what is set there beside what is inherited.
+        stdin: what it reads.
+        redirections: what a shell is to do to its descriptors: ``<&-`` closes stdin.
+    """
+    shell = ["sh", "-c", f'exec "$0" "$@" {redirections}'] if redirections else []
     with trio.fail_after(PATIENCE):
         return Result(
             await trio.run_process(
-                [TRIFCGI, *arguments],
+                [*shell, TRIFCGI, *arguments],
                 capture_stdout=True,
                 capture_stderr=True,
                 check=False,

@@ -19,6 +19,18 @@ from trifcgi.config import TcpAddress, parse_address
 
 pytestmark = pytest.mark.real
 
+_WRITES = """
+import sys
+
+sys.stderr.write("loaded")
+
+
+async def app(request):
+    sys.stdout.write("out")
+    sys.stderr.write("err")
+    await request.stdout.send_all(b"Content-Type: text/plain\\r\\n\\r\\nwritten")
+"""
+
 
 async def connect(address: str) -> Client:
     where = parse_address(address)
@@ -362,6 +374,33 @@ class TestInheritedSockets:
             ) as server:  # fmt: skip
                 assert notify.recv(999) == b"READY=1\nSTATUS=listening on unix:a.sock"
                 assert await fetch(f"unix:{apps}/a.sock") == b"hello /\n"
+                assert await server.stop() == 0
+
+    @pytest.mark.parametrize("more", [(), ("--workers", "1")], ids=["alone", "workers"])
+    async def test_nothing_but_the_listener_need_be_open(
+        self, apps: Path, more: tuple[str, ...]
+    ) -> None:
+        # As §2.2 has a front end start an application.
+        path = str(apps / "spawned.sock")
+        (apps / "writes.py").write_text(_WRITES)
+        with (
+            socket.socket(socket.AF_UNIX) as listener,
+            socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify,
+        ):
+            notify.bind(str(apps / "notify"))
+            notify.settimeout(PATIENCE)
+            listener.bind(path)
+            listener.listen()
+            async with running(
+                "writes", *more,
+                directory=apps,
+                environment={"NOTIFY_SOCKET": str(apps / "notify")},
+                command=("sh", "-c", 'exec "$0" "$@" >&- 2>&-', TRIFCGI, "run"),
+                stdin=listener.fileno(),
+            ) as server:  # fmt: skip
+                received = await trio.to_thread.run_sync(notify.recv, 999)
+                assert received == f"READY=1\nSTATUS=listening on unix:{path}".encode()
+                assert await fetch(f"unix:{path}") == b"written"
                 assert await server.stop() == 0
 
     async def test_sockets_of_another_process_are_left_alone(self, apps: Path) -> None:

@@ -41,15 +41,19 @@ class Daemon:
         self.pid_file = directory / "pid"
         self.socket = directory / "s"
 
-    async def start(self, *arguments: str, app: str = "who") -> Result:
+    async def start(self, *arguments: str, app: str = "who", redirections: str = "") -> Result:
         return await run_trifcgi(
             "run", app, "--unix", str(self.socket), "--daemon", "--pid-file", str(self.pid_file),
-            *arguments, directory=self.directory,
+            *arguments, directory=self.directory, redirections=redirections,
         )  # fmt: skip
 
     @property
     def pid(self) -> int:
         return int(self.pid_file.read_text())
+
+    @property
+    def streams(self) -> list[Path]:
+        return [Path(f"/proc/{self.pid}/fd/{fd}").readlink() for fd in range(3)]
 
     async def ask(self) -> str:
         async with Client(await trio.open_unix_socket(str(self.socket))) as client:
@@ -90,6 +94,21 @@ async def test_workers_let_go_of_the_terminal_too(daemon: Daemon) -> None:
     assert (await daemon.ask()).split()[0] != str(daemon.pid)
     daemon.stop()
     assert not daemon.pid_file.exists()
+
+
+@pytest.mark.parametrize("more", [(), ("--workers", "1")], ids=["alone", "workers"])
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "<&- >&-", "<&- >&- 2>&-"])
+async def test_it_can_be_started_without_standard_streams(
+    daemon: Daemon, closed: str, more: tuple[str, ...]
+) -> None:
+    result = await daemon.start(*more, redirections=closed)
+    assert (result.status, result.stdout) == (0, b"")
+    assert daemon.streams == [Path("/dev/null")] * 3
+    assert (await daemon.start()).stderr.startswith(f"trifcgi: process {daemon.pid} is running ")
+    assert ((await daemon.ask()).split()[0] == str(daemon.pid)) == (not more)
+    daemon.stop()
+    assert not daemon.pid_file.exists()
+    assert not daemon.socket.exists()
 
 
 @pytest.mark.parametrize("more", [(), ("--workers", "2")], ids=["alone", "workers"])

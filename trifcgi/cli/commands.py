@@ -12,7 +12,7 @@ from trifcgi._compiled import is_compiled
 from trifcgi._version import __version__
 from trifcgi.cli.help import AdminCommand, Command, Commands, control_options, serving_options
 from trifcgi.config import OPTIONS, Configuration, configure
-from trifcgi.observe.stdio import settle_stderr
+from trifcgi.observe.stdio import ensure_standard_streams, settle_stderr
 
 __all__ = ["cli", "main"]
 
@@ -195,6 +195,7 @@ def admin(words: tuple[str, ...], as_json: bool, **values: str | None) -> int:
 
 def main() -> NoReturn:
     """Run the command line with ``sys.argv`` and exit with its status."""
+    ensure_standard_streams()
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         # Whatever is going on (imports, loading the app), Ctrl-C ends it without a
         # traceback. A server that runs has its own say.

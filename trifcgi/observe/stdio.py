@@ -1,4 +1,4 @@
-"""The standard streams of a process: in the background, and at its end."""
+"""The standard streams of a process: at its start, in the background, and at its end."""
 
 import logging
 import os
@@ -7,15 +7,45 @@ import sys
 from pathlib import Path
 from typing import IO, Final
 
-__all__ = ["StderrFile", "is_regular", "let_go", "settle_stderr"]
+__all__ = ["StderrFile", "ensure_standard_streams", "is_regular", "let_go", "settle_stderr"]
 
 _log: Final = logging.getLogger("trifcgi")
 
 _STDIN: Final = 0
 _STDOUT: Final = 1
 _STDERR: Final = 2
+_STREAMS: Final = (
+    ("stdin", os.O_RDONLY, "r"),
+    ("stdout", os.O_WRONLY, "w"),
+    ("stderr", os.O_WRONLY, "w"),
+)
 _FLAGS: Final = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOCTTY | os.O_CLOEXEC
 _MODE: Final = 0o640
+
+
+def ensure_standard_streams() -> None:
+    """Open /dev/null in place of each standard stream that this process was started without.
+
+    What is open stays, whatever it is. To be called before anything else opens a file, which
+    would be given the number that is free.
+
+    Raises:
+        OSError: /dev/null cannot be opened.
+    """
+    # §2.2 has a front end start an application with nothing but its listening socket, on 0, and
+    # Python leaves closed what is closed. A pipe, the PID file or the event loop's descriptor
+    # would get the number, and go when a daemon lets go of its standard streams.
+    for fd, (name, flags, mode) in enumerate(_STREAMS):
+        try:
+            os.fstat(fd)
+        except OSError:
+            null = os.open(os.devnull, flags)  # the lowest number that is free: this one
+            os.set_inheritable(null, True)
+            # Python has None there, which applications that write to it do not expect.
+            stream = os.fdopen(
+                null, mode, 1, encoding="utf-8", errors="backslashreplace", closefd=False
+            )
+            setattr(sys, name, stream)
 
 
 class StderrFile:
