@@ -89,6 +89,7 @@ class Assignment:
         """Write it into an empty file."""
         values = attrs.asdict(self, recurse=False)
         values["configuration"] = _values(self.configuration)
+        values["directory"] = self.configuration.directory
         values["origins"] = {
             name: (origin.source, origin.where)
             for name, origin in self.configuration.origins.items()
@@ -113,6 +114,7 @@ class Assignment:
                 for name, option in OPTIONS.items()
             },
             origins=origins,
+            directory=values.pop("directory"),
         )
         return cls(**values)
 

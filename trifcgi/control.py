@@ -110,11 +110,16 @@ async def open_control(configuration: Configuration) -> ControlListeners | None:
     if port is None and unix is None:
         return None
     path = configuration.admin_token_file
-    control = ControlListeners([], None if path is None else read_token(path))
+    token = None if path is None else read_token(configuration.absolute(path), name=path)
+    control = ControlListeners([], token)
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(control.close)
         if unix is not None:
-            control.listeners.append(await open_unix_listener(unix, mode=CONTROL_MODE))
+            control.listeners.append(
+                await open_unix_listener(
+                    unix, mode=CONTROL_MODE, directory=configuration.directory
+                )
+            )
         if port is not None:
             control.listeners.extend(await _open_tcp(configuration, port))
         for listener in control.listeners:

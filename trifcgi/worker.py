@@ -16,7 +16,7 @@ from trifcgi.config import Configuration, InheritedSocket, Source, TcpAddress, U
 from trifcgi.errors import AppLoadError, ConfigurationError
 from trifcgi.observe.access_log import AccessLog
 from trifcgi.observe.instrument import Instrument
-from trifcgi.observe.log_file import LogFile
+from trifcgi.observe.log_file import STDOUT, LogFile
 from trifcgi.observe.logs import keep_logging
 from trifcgi.observe.slow_log import slow_log
 from trifcgi.observe.stdio import StderrFile, let_go
@@ -269,7 +269,8 @@ class Worker:
             yield None
             return
         try:
-            file = LogFile(path)
+            place = path if path == STDOUT else self._configuration.absolute(path)
+            file = LogFile(place, name=path)
         except OSError as error:
             raise ConfigurationError(
                 f"the access log {path} cannot be opened: {error.strerror}"
@@ -310,20 +311,24 @@ async def open_listeners(
     """
     listeners: list[Listener] = []
     for address in addresses:
-        for listener in await _open(address, configuration.unix_mode):
+        for listener in await _open(address, configuration):
             stack.push_async_callback(trio.aclose_forcefully, listener)
             listeners.append(listener)
     return listeners
 
 
 async def _open(
-    address: TcpAddress | UnixAddress | InheritedSocket, unix_mode: int
+    address: TcpAddress | UnixAddress | InheritedSocket, configuration: Configuration
 ) -> Sequence[Listener]:
     try:
         if isinstance(address, TcpAddress):
             return await open_tcp_listeners(address.port, host=address.host)
         if isinstance(address, UnixAddress):
-            return [await open_unix_listener(address.path, mode=unix_mode)]
+            return [
+                await open_unix_listener(
+                    address.path, mode=configuration.unix_mode, directory=configuration.directory
+                )
+            ]
         return inherited_listeners([address.fd])
     except OSError as error:
         raise ConfigurationError(

@@ -129,6 +129,18 @@ def test_the_environment_can_name_the_file_and_the_command_line_another(toml: Pa
     assert configure({}, config=str(other), environ=environ).threads == 4
 
 
+def test_relative_paths_start_from_where_it_was_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    configuration = configure({"unix": "s.sock"}, environ={})
+    monkeypatch.chdir("/")
+    assert configuration.unix == "s.sock"
+    assert configuration.absolute("s.sock") == f"{tmp_path}/s.sock"
+    assert configuration.absolute("../logs/./a") == f"{tmp_path}/../logs/./a"
+    assert configuration.absolute("/run/s.sock") == "/run/s.sock"
+
+
 def test_an_empty_variable_is_an_unset_one() -> None:
     assert configure({}, environ={"TRIFCGI_PORT": "", "TRIFCGI_CONFIG": ""}).port is None
 

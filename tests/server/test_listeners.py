@@ -133,6 +133,40 @@ async def test_a_path_that_cannot_be_used_is_a_plain_sentence(tmp_path: Path, na
     assert "\n" not in str(caught.value)
 
 
+async def test_its_file_is_removed_although_the_directory_has_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    async with trio.open_nursery() as nursery:
+        [listener] = await nursery.start(serve_unix, hello, "app.sock")
+        assert address_of(listener) == "unix:app.sock"
+        monkeypatch.chdir("/")
+        assert listener.path == tmp_path / "app.sock"
+        assert await ask(await trio.open_unix_socket(listener.path)) == b"hello"
+        nursery.cancel_scope.cancel()
+    assert not (tmp_path / "app.sock").exists()
+
+
+@pytest.mark.parametrize("current", ["there", "elsewhere"])
+async def test_a_relative_path_can_start_from_a_directory_that_is_named(
+    tmp_path: Path, current: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there, elsewhere = tmp_path / "there", tmp_path / "elsewhere"
+    there.mkdir()
+    elsewhere.mkdir()
+    (elsewhere / "app.sock").touch()
+    with socket.socket(socket.AF_UNIX) as stale:
+        stale.bind(str(there / "app.sock"))
+    monkeypatch.chdir(tmp_path / current)
+    listener = await open_unix_listener("app.sock", directory=there)
+    assert (listener.path, address_of(listener)) == (there / "app.sock", "unix:app.sock")
+    with pytest.raises(ConfigurationError, match=r"^cannot listen on app.sock: another process"):
+        await open_unix_listener("app.sock", directory=there)
+    await listener.aclose()
+    assert not (there / "app.sock").exists()
+    assert (elsewhere / "app.sock").exists()
+
+
 async def test_closing_leaves_a_successors_socket_alone(tmp_path: Path) -> None:
     path = tmp_path / "app.sock"
     listener = await open_unix_listener(path)

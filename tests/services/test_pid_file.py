@@ -18,6 +18,16 @@ def test_it_has_the_process_id_while_it_is_held(tmp_path: Path) -> None:
     assert not path.exists()
 
 
+def test_it_is_removed_although_the_directory_has_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with PidFile("pid"):
+        monkeypatch.chdir("/")
+        assert (tmp_path / "pid").exists()
+    assert not (tmp_path / "pid").exists()
+
+
 def test_a_second_one_is_refused_and_the_first_stays(tmp_path: Path) -> None:
     path = tmp_path / "pid"
     with PidFile(path):

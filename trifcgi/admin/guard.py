@@ -31,26 +31,31 @@ _SHORTEST: Final = 16
 _OWN_SITE: Final = frozenset({"same-origin", "none"})
 
 
-def read_token(path: str) -> str:
+def read_token(path: str, *, name: str | None = None) -> str:
     """Read the token from its file: the first line, without spaces around it.
+
+    Args:
+        path: the file.
+        name: what messages call it; its path by default.
 
     Raises:
         ConfigurationError: it cannot be read, or is too short or no token.
     """
+    name = path if name is None else name
     try:
         text = Path(path).read_text("utf-8")
         mode = Path(path).stat().st_mode
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-        raise ConfigurationError(f"the token file {path} cannot be read: {reason}") from error
+        raise ConfigurationError(f"the token file {name} cannot be read: {reason}") from error
     token = text.partition("\n")[0].strip()
     if len(token) < _SHORTEST or not token.isascii() or not token.isprintable() or " " in token:
         raise ConfigurationError(
-            f"the token file {path} must hold a token of {_SHORTEST} or more ASCII characters"
+            f"the token file {name} must hold a token of {_SHORTEST} or more ASCII characters"
             " without spaces, such as openssl rand -hex 32 makes"
         )
     if mode & (stat.S_IRGRP | stat.S_IROTH | stat.S_IWGRP | stat.S_IWOTH) & ~stat.S_IRGRP:
-        _log.warning("the token file %s can be read or changed by others: chmod 600 it", path)
+        _log.warning("the token file %s can be read or changed by others: chmod 600 it", name)
     return token
 
 

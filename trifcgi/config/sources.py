@@ -67,9 +67,16 @@ def configure(
         setting.option.attribute: setting.value for setting in settings.values()
     }
     origins = {name: setting.origin for name, setting in settings.items()}
-    configuration = Configuration(**values, origins=origins)
+    configuration = Configuration(**values, origins=origins, directory=_current_directory())
     _refuse_contradictions(configuration)
     return configuration
+
+
+def _current_directory() -> str:
+    try:
+        return str(Path.cwd())
+    except OSError:
+        return ""  # it has been removed: only what uses a relative path has to fail
 
 
 def _from_command_line(given: Mapping[str, str]) -> Iterator[_Setting]:

@@ -9,6 +9,7 @@ the effective values.
 import enum
 import ipaddress
 import math
+import os
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
@@ -148,6 +149,8 @@ class Configuration:
 
     Attributes:
         origins: by option name; an option that nobody set is not in it.
+        directory: what relative paths start from; empty: the current directory, whichever that
+            is when one is used.
     """
 
     app: str | None = _option(
@@ -332,10 +335,16 @@ class Configuration:
     )  # fmt: skip
 
     origins: Mapping[str, Origin] = attrs.field(factory=dict)
+    directory: str = ""
 
     def origin(self, name: str) -> Origin:
         """Where the value of the option ``name`` (as in TOML) came from."""
         return self.origins.get(name, Origin(Source.DEFAULT, "default"))
+
+    def absolute(self, path: str) -> str:
+        """Where a path leads that an option has, whatever directory the app has changed to."""
+        # Not by way of a Path, which takes "./-" for "-" and "log/" for "log".
+        return os.path.join(self.directory, path)  # noqa: PTH118
 
     def listeners(
         self, inherited: Iterable[int] = ()

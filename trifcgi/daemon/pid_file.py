@@ -29,6 +29,7 @@ class PidFile:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
+        self._absolute = self.path
         self._fd: int | None = None
 
     def __enter__(self) -> Self:
@@ -39,6 +40,8 @@ class PidFile:
         """
         fd = self._open()
         try:
+            # The app may have changed the directory by the time that the file is removed.
+            self._absolute = self.path.absolute()
             os.ftruncate(fd, 0)
             os.pwrite(fd, b"%d\n" % os.getpid(), 0)
         except OSError as error:
@@ -58,8 +61,8 @@ class PidFile:
         if fd is None:
             return
         try:
-            if self._is(fd):
-                self.path.unlink()
+            if _leads_to(self._absolute, fd):
+                self._absolute.unlink()
         except OSError:
             # Opened as root in /run, left as somebody else.
             os.ftruncate(fd, 0)
@@ -78,7 +81,7 @@ class PidFile:
             except BaseException:
                 os.close(fd)
                 raise
-            if self._is(fd):
+            if _leads_to(self.path, fd):
                 return fd
             # Its last owner has removed it between our two steps.
             os.close(fd)
@@ -100,11 +103,12 @@ class PidFile:
                 f"{who} is running with the PID file {self.path}: stop it or name another path"
             ) from None
 
-    def _is(self, fd: int) -> bool:
-        try:
-            return os.path.samestat(os.fstat(fd), self.path.stat(follow_symlinks=False))
-        except FileNotFoundError:
-            return False
-
     def _unusable(self, error: OSError) -> ConfigurationError:
         return ConfigurationError(f"the PID file {self.path} cannot be written: {error.strerror}")
+
+
+def _leads_to(path: Path, fd: int) -> bool:
+    try:
+        return os.path.samestat(os.fstat(fd), path.stat(follow_symlinks=False))
+    except FileNotFoundError:
+        return False

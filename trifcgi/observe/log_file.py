@@ -28,7 +28,9 @@ class LogFile:
     dropped and counted; the log is told once when that begins and once when it ends.
 
     Args:
-        path: the file, created where it does not exist; ``-`` is stdout.
+        path: the file, created where it does not exist; ``-`` is stdout. Absolute where the
+            current directory may change before :meth:`reopen`.
+        name: what messages call it; its path by default.
 
     Attributes:
         lost: lines dropped so far.
@@ -40,10 +42,10 @@ class LogFile:
         OSError: the file cannot be opened.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, *, name: str | None = None) -> None:
         self.lost = 0
         self._path = path
-        self._name = "stdout" if path == STDOUT else path
+        self._name = "stdout" if path == STDOUT else name or path
         self.lines: list[bytes] = []
         self.complete: list[Callable[[], object]] = []
         self._size = 0

@@ -117,14 +117,21 @@ class AllowList:
 class UnixListener(trio.abc.Listener[trio.SocketStream]):
     """A listener on a Unix socket that removes its file when it is closed.
 
+    Args:
+        sock: the listening trio socket.
+        path: the socket's file.
+        name: the same as whoever asked for it wrote it; ``path`` by default.
+
     Attributes:
         socket: the listening trio socket.
-        path: the socket's file.
+        path: the socket's file, absolute: the current directory may change before it is removed.
+        name: what it is called.
     """
 
-    def __init__(self, sock: trio.socket.SocketType, path: Path) -> None:
+    def __init__(self, sock: trio.socket.SocketType, path: Path, name: Path | None = None) -> None:
         self.socket = sock
-        self.path = path
+        self.path = path.absolute()
+        self.name = path if name is None else name
         self._listener = trio.SocketListener(sock)
         self._inode: int | None = path.stat().st_ino
 
@@ -165,81 +172,101 @@ async def open_tcp_listeners(
 
 
 async def open_unix_listener(
-    path: str | os.PathLike[str], *, mode: int = 0o660, backlog: int | None = None
+    path: str | os.PathLike[str],
+    *,
+    mode: int = 0o660,
+    backlog: int | None = None,
+    directory: str | os.PathLike[str] | None = None,
 ) -> UnixListener:
     """Listen on a Unix socket.
 
     A socket that nobody listens on any more is replaced; one that answers, or a file of
     another kind, never is. The file has ``mode`` from its first moment.
 
+    Args:
+        path: the socket's file.
+        mode: its permissions.
+        backlog: connections that may wait; ``None``: as many as the system allows.
+        directory: what a relative path starts from; ``None``: the current directory.
+
     Raises:
         ConfigurationError: the path is taken, or cannot be used.
     """
     await trio.lowlevel.checkpoint()
-    target = Path(path)
-    if len(os.fsencode(target)) > 107:
+    name = file = Path(path)
+    # As it was written wherever that will do: the absolute path may be too long.
+    if directory is not None and not _is_current(directory):
+        file = Path(directory, name)
+    if len(os.fsencode(file)) > 107:
         raise ConfigurationError(
-            f"the socket path {target} is longer than the 107 bytes that the system allows"
+            f"the socket path {file} is longer than the 107 bytes that the system allows"
         )
-    return _listen_unix(target, mode, backlog)
+    return _listen_unix(file, name, mode, backlog)
 
 
-def _listen_unix(target: Path, mode: int, backlog: int | None) -> UnixListener:
-    _clear_stale(target)
+def _is_current(directory: str | os.PathLike[str]) -> bool:
+    try:
+        return Path(directory).samefile(os.curdir)
+    except OSError:
+        return False
+
+
+def _listen_unix(file: Path, name: Path, mode: int, backlog: int | None) -> UnixListener:
+    _clear_stale(file, name)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | getattr(socket, "SOCK_CLOEXEC", 0))
     try:
         # The mode is set while nothing can connect yet: bound, not listening.
-        _bind(sock, target)
-        target.chmod(mode)
+        _bind(sock, file, name)
+        file.chmod(mode)
         sock.listen(min(backlog or 65535, 65535))
         sock.setblocking(False)
-        return UnixListener(trio.socket.from_stdlib_socket(sock), target)
+        return UnixListener(trio.socket.from_stdlib_socket(sock), file, name)
     except BaseException:
         sock.close()
         raise
 
 
-def _bind(sock: socket.socket, target: Path) -> None:
+def _bind(sock: socket.socket, file: Path, name: Path) -> None:
     try:
-        sock.bind(os.fspath(target))
+        sock.bind(os.fspath(file))
     except FileNotFoundError:
         raise ConfigurationError(
-            f"cannot listen on {target}: the directory {target.parent} does not exist"
+            f"cannot listen on {name}: the directory {file.parent} does not exist"
         ) from None
     except OSError as error:
-        raise ConfigurationError(f"cannot listen on {target}: {error.strerror}") from error
+        raise ConfigurationError(f"cannot listen on {name}: {error.strerror}") from error
 
 
-def _clear_stale(target: Path) -> None:
+def _clear_stale(file: Path, name: Path) -> None:
     try:
-        kind = target.lstat().st_mode
+        kind = file.lstat().st_mode
     except OSError:
         return
     if not stat.S_ISSOCK(kind):
         raise ConfigurationError(
-            f"cannot listen on {target}: it exists and is not a socket;"
+            f"cannot listen on {name}: it exists and is not a socket;"
             " remove it or name another path"
         )
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.setblocking(False)
         try:
-            probe.connect(os.fspath(target))
+            probe.connect(os.fspath(file))
         except ConnectionRefusedError:
             pass  # nobody listens: a process that is gone has left it behind
         except FileNotFoundError:
             return
         except BlockingIOError:
-            raise _taken(target) from None  # somebody listens, with a full backlog
+            raise _taken(name) from None  # somebody listens, with a full backlog
         except OSError as error:
-            raise ConfigurationError(f"cannot listen on {target}: {error.strerror}") from error
+            raise ConfigurationError(f"cannot listen on {name}: {error.strerror}") from error
         else:
-            raise _taken(target)
-    target.unlink(missing_ok=True)
+            raise _taken(name)
+    file.unlink(missing_ok=True)
 
 
-def _taken(target: Path) -> ConfigurationError:
+def _taken(name: Path) -> ConfigurationError:
     return ConfigurationError(
-        f"cannot listen on {target}: another process is serving it; stop that or name another path"
+        f"cannot listen on {name}: another process is serving it; stop that or name another path"
     )
 
 
@@ -296,6 +323,8 @@ def address_of(listener: trio.abc.Listener[Any]) -> str:
     """``HOST:PORT`` or ``unix:/path``, as front ends and the command line write it."""
     if not isinstance(listener, SocketListener):
         return repr(listener)
+    if isinstance(listener, UnixListener):
+        return f"unix:{listener.name}"
     name = listener.socket.getsockname()
     if listener.socket.family == socket.AF_UNIX:
         text = name.decode("utf-8", "backslashreplace") if isinstance(name, bytes) else name
