@@ -79,16 +79,17 @@ async def test_tasks_that_send_at_a_time_take_turns(
         async with trio.open_nursery() as nursery:
             nursery.start_soon(send, {**CHUNK, "body": long})
             await trio.sleep(1)  # it waits for the front end to read
-            nursery.start_soon(send, {**CHUNK, "body": b" then "})
-            await trio.sleep(1)
+            for number in range(10):
+                nursery.start_soon(send, {**CHUNK, "body": b" %d" % number})
+                await trio.sleep(1)
             await send({**LAST, "body": last})
 
     async with MemoryServer(App(work), interface="asgi") as server:
         front_end = raw.RawFrontEnd(server.connect(trio.testing.lockstep_stream_pair))
         await front_end.send(raw.get())
-        await trio.sleep(10)
+        await trio.sleep(30)
         answer = await front_end.answer()
-    assert (answer.body, answer.app_status) == (long + b" then " + last, 0)
+    assert (answer.body, answer.app_status) == (long + b" 0 1 2 3 4 5 6 7 8 9" + last, 0)
 
 
 async def test_one_that_gives_up_sending_lets_the_next_send(

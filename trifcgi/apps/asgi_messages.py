@@ -82,22 +82,32 @@ async def _wait_for_end(exchange: "Exchange") -> "Message":
 
 async def send(exchange: "Exchange", message: Any) -> None:
     """Send a message: in pure Python, where a coroutine takes less than what is none, and
-    wherever another task is sending.
+    wherever another task is sending, after whose message this one comes.
 
     Raises:
         ClientDisconnected, ResponseError: see :meth:`Exchange.take`.
     """
-    while exchange.sending:
-        await _turn(exchange).park()
-    if not exchange.take(message):
-        await finish(exchange)
+    if not exchange.sending:
+        if not exchange.take(message):
+            await finish(exchange)
+        return
+    if exchange.turn is None:
+        exchange.turn = trio.lowlevel.ParkingLot()
+    await exchange.turn.park()
+    exchange.sending = False  # it was left set for this task, so that no other comes before
+    try:
+        if not exchange.take(message):
+            await finish(exchange)
+    finally:
+        if not exchange.sending:
+            _pass_on(exchange)
 
 
-def _turn(exchange: "Exchange") -> trio.lowlevel.ParkingLot:
-    turn = exchange.turn
-    if turn is None:
-        turn = exchange.turn = trio.lowlevel.ParkingLot()
-    return turn
+def _pass_on(exchange: "Exchange") -> None:
+    """Let the task send that has waited for the longest time, if there is one."""
+    exchange.sending = bool(exchange.turn)
+    if exchange.turn:
+        exchange.turn.unpark()
 
 
 async def finish(exchange: "Exchange") -> None:
@@ -110,13 +120,11 @@ async def finish(exchange: "Exchange") -> None:
         exchange.sending = True
         try:
             await exchange.request.stdout.send_all(exchange.pending)
+            exchange.sent()
         except trio.BrokenResourceError as error:
             raise exchange.lost() from error
         finally:
-            exchange.sending = False
-            if exchange.turn is not None:
-                exchange.turn.unpark_all()
-        exchange.sent()
+            _pass_on(exchange)
     if exchange.complete and (exchange.listening or exchange.reading):
         await _release(exchange)
 
