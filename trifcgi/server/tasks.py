@@ -7,13 +7,13 @@ next request.
 """
 
 import logging
-import math
 import types
 from collections.abc import Generator
 from typing import TYPE_CHECKING, Any
 
 import trio
 
+from trifcgi.failure import divide
 from trifcgi.observe.instrument import StopReason
 from trifcgi.server import ending
 from trifcgi.server.connection import Connection
@@ -241,7 +241,7 @@ def _work(connection: Connection, stays: bool = False) -> Generator[Any, Any, No
         except BaseException as error:  # noqa: ASYNC103 - what passes through is raised
             turns.stepped()
             exchange = exchange or turns.let_go()
-            own, passing = _divide(error)
+            own, passing = divide(error)
             if what == LEFT_OPEN and exchange is not None:
                 _abandon_nurseries(task, depth)
                 _log.error(
@@ -356,36 +356,6 @@ def _abandon_nurseries(task: trio.lowlevel.Task, depth: int) -> None:
     for nursery in task.child_nurseries[depth:]:
         nursery.cancel_scope.cancel(reason="the handler has left this nursery open")
     del task._child_nurseries[depth:]
-
-
-_Part = BaseException | None
-
-
-def _divide(error: BaseException) -> tuple[_Part, _Part]:
-    """Tell a handler's own failure from what only passes through it.
-
-    Cancelled and KeyboardInterrupt are not the handler's, alone or in a group. Everything else is
-    and ends its request, not the server: SystemExit, and what libraries derive from
-    BaseException (the panics of those written in Rust, asyncio's own CancelledError).
-    """
-    passing: _Part = None
-    own: _Part = error
-    if isinstance(error, BaseExceptionGroup):
-        passing, own = error.split((trio.Cancelled, KeyboardInterrupt))
-    elif isinstance(error, (trio.Cancelled, KeyboardInterrupt)):
-        passing, own = error, None
-    if passing is not None and _is_stray(passing):
-        return error, None
-    return own, passing
-
-
-def _is_stray(error: BaseException) -> bool:
-    """Whether a Cancelled was kept and raised where nothing is cancelled."""
-    if isinstance(error, BaseExceptionGroup) and error.subgroup(KeyboardInterrupt) is not None:
-        return False
-    return (
-        not isinstance(error, KeyboardInterrupt) and trio.current_effective_deadline() != -math.inf
-    )
 
 
 # Making the message that parks a task costs more than parking it. It is the same each time, so
