@@ -68,9 +68,9 @@ class ConfigurationError(Error):
 
 
 class AppLoadError(ConfigurationError):
-    """The application cannot be found, or is not one.
+    """The application cannot be found, or is not one, or its startup failed.
 
-    Where the application's own module raised, that exception is the ``__cause__``.
+    Where the application's own code raised, that exception is the ``__cause__``.
     """
 
 

@@ -4,7 +4,7 @@ import math
 
 import trio
 
-__all__ = ["divide"]
+__all__ = ["divide", "in_words"]
 
 
 def divide(error: BaseException) -> tuple[BaseException | None, BaseException | None]:
@@ -26,6 +26,14 @@ def divide(error: BaseException) -> tuple[BaseException | None, BaseException | 
     if passing is not None and _is_stray(passing):
         return error, None
     return own, passing
+
+
+def in_words(error: BaseException) -> str:
+    """Name an exception for the end of a sentence: ``SystemExit: 3``; the name alone where it says
+    no more, as that of ``sys.exit()``.
+    """
+    text = str(error)
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 def _is_stray(error: BaseException) -> bool:

@@ -14,6 +14,7 @@ from trifcgi.apps.loader import as_handler, load_app
 from trifcgi.apps.threads import threads_of
 from trifcgi.config import Configuration, InheritedSocket, Source, TcpAddress, UnixAddress
 from trifcgi.errors import AppLoadError, ConfigurationError
+from trifcgi.failure import divide, in_words
 from trifcgi.observe.access_log import AccessLog
 from trifcgi.observe.instrument import Instrument
 from trifcgi.observe.log_file import STDOUT, LogFile
@@ -209,11 +210,12 @@ class Worker:
             await stack.enter_async_context(plane)
         except ConfigurationError:
             raise
-        except Exception as error:
+        except BaseException as error:
             # A handler's lifespan is its author's code and may raise anything.
-            raise AppLoadError(
-                f"the app's startup failed: {type(error).__name__}: {error}"
-            ) from error
+            if divide(error)[1] is not None:
+                raise
+            reason = f"the app's startup failed: {in_words(error)}"
+            raise AppLoadError(reason) from error  # noqa: ASYNC104 - no Cancelled is in it
 
     def _is_ready(self, listeners: Sequence[Listener]) -> None:
         self._tell_ready(listeners)

@@ -297,6 +297,23 @@ async def test_a_lifespan_that_fails_names_its_cause() -> None:
     assert isinstance(caught.value.__cause__, ConnectionError)
 
 
+async def test_a_lifespan_that_ends_the_program_is_a_failed_startup() -> None:
+    def configure() -> None:
+        raise SystemExit("missing FOO")
+
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        configure()
+        yield
+
+    async def endpoint(_: Request) -> Response:
+        return PlainTextResponse("")
+
+    with pytest.raises(AppLoadError, match=r"SystemExit: missing FOO$"):
+        async with asgi(app_of(endpoint, lifespan=lifespan)).lifespan():
+            pytest.fail("the block must not run")
+
+
 async def test_a_lifespan_with_background_tasks_is_cancelled_in_good_order(
     autojump_clock: trio.testing.MockClock,
 ) -> None:

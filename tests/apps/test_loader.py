@@ -417,6 +417,13 @@ def test_ctrl_c_during_the_import_passes(project: Project) -> None:
 # As handlers
 
 
+@pytest.mark.parametrize(("code", "shown"), [("missing FOO", False), (3, True), (None, True)])
+def test_only_an_exit_with_words_needs_no_traceback(code: Any, shown: bool) -> None:
+    error = AppLoadError("the app's startup failed")
+    error.__cause__ = SystemExit(code)
+    assert bool(format_cause(error)) is shown
+
+
 async def test_a_loaded_asgi_app_serves(project: Project) -> None:
     name = project.write(
         "async def app(scope, receive, send):\n"

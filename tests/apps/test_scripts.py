@@ -313,6 +313,57 @@ async def test_a_lifespan_that_fails_is_a_failure_to_load(root: Path) -> None:
             await ask(host, asking_for(root / "hello.py"))
 
 
+async def test_a_lifespan_that_ends_the_program_ends_no_more_than_its_script(root: Path) -> None:
+    write(
+        root / "bad.py",
+        "async def app(scope, receive, send):\n    await receive()\n    raise SystemExit(3)\n",
+    )
+    async with hosting(root) as host:
+        with pytest.raises(AppLoadError, match=r"startup failed: SystemExit: 3$"):
+            await ask(host, asking_for(root / "bad.py", "/bad.py"))
+        assert (await ask(host, asking_for(root / "hello.py")))[0] == 200
+
+
+NATIVE = """
+from contextlib import asynccontextmanager
+
+class App:
+    async def __call__(self, request):
+        await request.stdout.send_all(b"Status: 200\\r\\n\\r\\n")
+
+    @asynccontextmanager
+    async def lifespan(self):
+        if "{text}" == "startup":
+            raise SystemExit(3)
+        try:
+            yield
+        finally:
+            if "{text}" == "shutdown":
+                raise SystemExit(4)
+
+app = App()
+"""
+
+
+async def test_nor_does_a_lifespan_of_a_native_script(
+    root: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write(root / "native.py", NATIVE, "startup")
+    async with hosting(root) as host:
+        with pytest.raises(AppLoadError, match="3") as caught:
+            await ask(host, asking_for(root / "native.py", "/native.py"))
+        assert isinstance(caught.value.__cause__, SystemExit)
+        write(root / "native.py", NATIVE, "shutdown")
+        assert (await ask(host, asking_for(root / "native.py", "/native.py")))[0] == 200
+        write(root / "native.py", NATIVE, "neither")
+        assert (await ask(host, asking_for(root / "native.py", "/native.py")))[0] == 200
+        await until(lambda: "native.py failed outside of its requests" in caplog.text)
+        assert "SystemExit: 4" in caplog.text
+        write(root / "native.py", NATIVE, "shutdown")
+        assert (await ask(host, asking_for(root / "native.py", "/native.py")))[0] == 200
+    assert caplog.text.count("SystemExit: 4") == 2
+
+
 async def test_a_native_script_has_the_whole_request(root: Path) -> None:
     write(
         root / "hello.py",

@@ -36,7 +36,10 @@ import sys
 import trio
 
 async def app(scope, receive, send):
-    assert scope["type"] == "lifespan"
+    if scope["type"] == "http":
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"served"})
+        return
     await receive()
     print("starting", file=sys.stderr, flush=True)
     how = os.environ["STARTUP"]
@@ -45,9 +48,15 @@ async def app(scope, receive, send):
     if how == "fail":
         await send({"type": "lifespan.startup.failed", "message": "no database"})
         return
+    if how == "exit":
+        sys.exit("missing FOO")
     await send({"type": "lifespan.startup.complete"})
+    if how == "exit while serving":
+        sys.exit(5)
     await receive()
     print("shutting down", file=sys.stderr, flush=True)
+    if how == "exit in the end":
+        sys.exit(4)
     await send({"type": "lifespan.shutdown.complete"})
 """
 
@@ -62,6 +71,8 @@ class App:
     async def lifespan(self):
         if os.environ["FAIL"] == "startup":
             raise RuntimeError("no database")
+        if os.environ["FAIL"] == "exit":
+            raise SystemExit("missing FOO")
         yield
         if os.environ["FAIL"] == "shutdown":
             raise RuntimeError("no way out")

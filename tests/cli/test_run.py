@@ -182,6 +182,24 @@ class TestMistakes:
         assert "Traceback" not in result.stderr
         assert "listening on" not in result.stderr
 
+    @pytest.mark.parametrize(
+        "arguments", [("lifespan",), ("lifespan", "--workers", "1"), ("own_lifespan",)]
+    )
+    async def test_an_app_whose_startup_ends_the_program_is_one(
+        self, apps: Path, arguments: tuple[str, ...]
+    ) -> None:
+        environment = {"STARTUP": "exit", "FAIL": "exit"}
+        result = await run_trifcgi(
+            "run", *arguments, "--port", "0", directory=apps, environment=environment
+        )
+        assert result.status == 2
+        assert "\ntrifcgi: the app's startup failed: SystemExit: missing FOO\n" in (
+            f"\n{result.stderr}"
+        )
+        assert "Traceback" not in result.stderr
+        assert "listening on" not in result.stderr
+        assert result.stderr.count("missing FOO") == 1  # nothing is tried again
+
     async def test_an_app_whose_startup_raises_shows_where(self, apps: Path) -> None:
         result = await run_trifcgi(
             "run", "own_lifespan", "--port", "0", directory=apps, environment={"FAIL": "startup"}
@@ -201,6 +219,36 @@ async def test_a_failure_while_running_is_on_the_log_and_exit_status_1(apps: Pat
         assert await server.stop() == 1
         assert "ERROR   trifcgi: the server failed\n    Traceback" in server.log
         assert server.log.endswith("\n    RuntimeError: no way out\n")
+
+
+async def test_a_lifespan_that_ends_the_program_while_serving_ends_itself_only(
+    apps: Path,
+) -> None:
+    environment = {"STARTUP": "exit while serving"}
+    async with running(
+        "lifespan", "--port", "0", directory=apps, environment=environment
+    ) as server:
+        address = await server.wait_address()
+        await server.wait_for("ERROR .* the app's lifespan ended with an error while serving$")
+        assert await fetch(address) == b"served"
+        assert await server.stop() == 0
+        assert server.log.count("SystemExit: 5") == 1
+
+
+async def test_a_script_whose_lifespan_ends_the_program_ends_itself_only(apps: Path) -> None:
+    environment = {"STARTUP": "exit"}
+    async with running(
+        "--root", ".", "--port", "0", directory=apps, environment=environment
+    ) as server:
+        address = await server.wait_address()
+        request = {"REQUEST_METHOD": "GET", "SCRIPT_FILENAME": str(apps / "lifespan.py")}
+        async with await connect(address) as client:
+            with trio.fail_after(PATIENCE):
+                assert (await client.request(request)).status == 500
+        await server.wait_for("the app's startup failed: SystemExit: missing FOO$")
+        body = await fetch(address, "/plain.py", SCRIPT_FILENAME=str(apps / "plain.py"))
+        assert body == b""
+        assert await server.stop() == 0
 
 
 class TestStop:
@@ -258,6 +306,16 @@ class TestStop:
             await server.wait_address()
             assert await server.stop() == 0
             assert "shutting down" in server.log
+
+    async def test_a_shutdown_that_ends_the_program_is_logged(self, apps: Path) -> None:
+        async with running(
+            "lifespan", "--port", "0", directory=apps, environment={"STARTUP": "exit in the end"}
+        ) as server:
+            await server.wait_address()
+            assert await server.stop() == 0
+            assert "ended with an error while shutting down\n    Traceback" in server.log
+            assert "SystemExit: 4\n" in server.log
+            assert server.log.endswith(" trifcgi: stopped\n")
 
     async def test_ctrl_c_while_the_app_is_loaded_shows_no_traceback(self, apps: Path) -> None:
         (apps / "heavy.py").write_text(

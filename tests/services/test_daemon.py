@@ -25,6 +25,13 @@ async def app(request):
     text = f"{os.getpid()} {os.getresuid()} {os.getgroups()} {os.environ.get('USER')}"
     await request.stdout.send_all(b"Content-Type: text/plain\\r\\n\\r\\n" + text.encode())
 """
+LEAVES = """
+import sys
+
+async def app(scope, receive, send):
+    await receive()
+    sys.exit("missing FOO")
+"""
 TOKEN = "0123456789abcdef0123"
 NOBODY = pwd.getpwnam("nobody")
 needs_root = pytest.mark.skipif(
@@ -69,6 +76,7 @@ class Daemon:
 def daemon(tmp_path: Path) -> Iterator[Daemon]:
     (tmp_path / "who.py").write_text(APP)
     (tmp_path / "broken.py").write_text("import no_such_module\n")
+    (tmp_path / "leaves.py").write_text(LEAVES)
     found = Daemon(tmp_path)
     yield found
     if found.pid_file.exists() and found.pid_file.read_text():
@@ -111,13 +119,22 @@ async def test_it_can_be_started_without_standard_streams(
     assert not daemon.socket.exists()
 
 
+@pytest.mark.parametrize(
+    ("app", "reason"),
+    [
+        ("broken", "ModuleNotFoundError: No module named 'no_such_module'"),
+        ("leaves", "trifcgi: the app's startup failed: SystemExit: missing FOO"),
+    ],
+    ids=["import", "lifespan"],
+)
 @pytest.mark.parametrize("more", [(), ("--workers", "2")], ids=["alone", "workers"])
 async def test_a_start_that_fails_says_why_and_leaves_nothing(
-    daemon: Daemon, more: tuple[str, ...]
+    daemon: Daemon, more: tuple[str, ...], app: str, reason: str
 ) -> None:
-    result = await daemon.start(*more, app="broken")
+    result = await daemon.start(*more, app=app)
     assert result.status == 2
-    assert "ModuleNotFoundError: No module named 'no_such_module'\n" in result.stderr
+    assert f"{reason}\n" in result.stderr
+    assert "listening on" not in result.stderr
     assert not daemon.pid_file.exists()
     assert not daemon.socket.exists()
 

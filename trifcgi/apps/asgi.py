@@ -100,7 +100,7 @@ class ASGIHandler:
         any other kind would; requests see the state of the one that started last.
 
         Raises:
-            AppLoadError: the application said ``lifespan.startup.failed``.
+            AppLoadError: the application's startup failed; see :func:`run_lifespan`.
         """
         return self._run_lifespan()
 

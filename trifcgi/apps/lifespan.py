@@ -8,6 +8,7 @@ from typing import Any, Final
 import trio
 
 from trifcgi.errors import AppLoadError, ResponseError
+from trifcgi.failure import divide, in_words
 
 __all__ = ["SHUTDOWN_TIMEOUT", "run_lifespan"]
 
@@ -34,16 +35,19 @@ async def run_lifespan(
     that it has no lifespan: by returning or raising before it said so, upon which the ASGI
     lifespan specification wants the server to go on. That is logged at level debug when the
     application refused the scope outright, and as a warning when it had taken the startup
-    message, since then it is most likely a mistake in its startup.
+    message, since then it is most likely a mistake in its startup. What is no ``Exception``,
+    ``SystemExit`` say, is another matter: no application that has no lifespan raises that, so
+    its startup has failed.
 
     The application runs in a task of its own, out of reach of a cancel from outside, since
     its shutdown has to happen then too. Leaving the block, cancelled or not, asks for
     the shutdown and waits for it; after ``shutdown_timeout`` seconds the application is
     cancelled. A cancel during startup cancels the application. No task is left behind.
 
-    An application whose lifespan ends with an error while requests are served is logged
-    and goes on being served: what its requests lack they will say themselves, and
-    ending every request because of one background task is not for the server to decide.
+    An application whose lifespan ends with an error while requests are served, with
+    ``SystemExit`` or the like too, is logged and goes on being served: what its requests lack
+    they will say themselves, and ending every request because of one background task is not
+    for the server to decide.
 
     Args:
         app: the ASGI application.
@@ -51,8 +55,9 @@ async def run_lifespan(
         shutdown_timeout: seconds.
 
     Raises:
-        AppLoadError: the application said ``lifespan.startup.failed``. Where it also raised, that
-            is the cause.
+        AppLoadError: the application said ``lifespan.startup.failed``, or raised what is no
+            ``Exception`` in its startup. What it raised is the cause.
+        BaseExceptionGroup: with a ``KeyboardInterrupt`` in it, which came in the application.
     """
     protocol = _Protocol(app, state)
     failure: Exception | None = None
@@ -86,7 +91,8 @@ class _Protocol:
     Attributes:
         scope: around the application's task; shielded.
         started: startup is over, one way or the other.
-        failed: the application said ``lifespan.startup.failed``.
+        failed: the application said ``lifespan.startup.failed``, or ended its startup with what
+            is no ``Exception``.
         error: what the application raised.
     """
 
@@ -102,7 +108,7 @@ class _Protocol:
         self.scope = trio.CancelScope(shield=True)
         self.started = trio.Event()
         self.failed = False
-        self.error: Exception | None = None
+        self.error: BaseException | None = None
 
     async def run(self) -> None:
         """The task: the application with its lifespan scope."""
@@ -111,16 +117,28 @@ class _Protocol:
             "asgi": {"version": "3.0", "spec_version": "2.0"},
             "state": self._state,
         }
+        passing: BaseException | None = None
         try:
             with self.scope:
                 await self._app(scope, self._receive, self._send)
-        except Exception as error:  # noqa: BLE001 - logged, or the cause of an AppLoadError
-            self.error = error
-        finally:
-            self._report_end()
-            self.started.set()
-            self._stopped.set()
-            self._done.set()
+        except BaseException as error:  # noqa: BLE001, ASYNC103 - what passes through is raised
+            self.error, passing = divide(error)
+        self._stopped.set()
+        self._done.set()
+        if passing is not None:
+            if self.error is not None:
+                logger.error("the app's lifespan ended with an error, too", exc_info=self.error)
+            # Not started: the nursery cancels whoever still waits for that, and nothing is served.
+            raise passing
+        self.failed = self.failed or self._startup_was_ended()
+        self._report_end()
+        self.started.set()
+
+    def _startup_was_ended(self) -> bool:
+        """Whether the application ended before its startup was over, and not for want of one."""
+        if self.started.is_set() or self.scope.cancel_called:
+            return False
+        return self.error is not None and not isinstance(self.error, Exception)
 
     def _report_end(self) -> None:
         """Log an end that was not asked for, or that was not clean."""
@@ -142,7 +160,7 @@ class _Protocol:
                 exc_info=error,
             )
 
-    def _report_late_end(self, error: Exception | None) -> None:
+    def _report_late_end(self, error: BaseException | None) -> None:
         if error is not None:
             when = "while shutting down" if self._stopping.is_set() else "while serving"
             # The message of lifespan.shutdown.failed is the same error's text (Starlette).
@@ -209,8 +227,7 @@ class _Protocol:
         """The failed startup, in one sentence where the cause is known, and otherwise in
         the application's own words: Starlette's are a whole traceback.
         """
+        reason = self._failure or "it gave no reason"
         if self.error is not None:
-            return AppLoadError(
-                f"the app's startup failed: {type(self.error).__name__}: {self.error}"
-            )
-        return AppLoadError(f"the app's startup failed: {self._failure or 'it gave no reason'}")
+            reason = in_words(self.error)
+        return AppLoadError(f"the app's startup failed: {reason}")

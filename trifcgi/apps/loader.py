@@ -101,10 +101,13 @@ def format_cause(error: AppLoadError) -> str:
     """The traceback of what the application's own code raised, as text.
 
     It begins in the application: frames of trifcgi, importlib and runpy are left out.
-    ``""`` when the error has no cause.
+    ``""`` when the error has no cause, or one that has its own words for it: ``sys.exit("…")``.
     """
     cause = error.__cause__
     if cause is None:
+        return ""
+    if isinstance(cause, SystemExit) and isinstance(cause.code, str):
+        # Where it is not caught Python itself shows the words alone.
         return ""
     shown = traceback.TracebackException.from_exception(cause)
     _trim(shown)

@@ -34,6 +34,7 @@ from trifcgi.apps.threads import Crew, ThreadPool
 from trifcgi.apps.wsgi import wsgi
 from trifcgi.cgi import error_response
 from trifcgi.errors import AppLoadError, ConfigurationError, RoleRefused
+from trifcgi.failure import divide
 from trifcgi.protocol.constants import Role
 from trifcgi.request import Handler, Request
 
@@ -79,7 +80,7 @@ class _Version:
         self.ready = trio.Event()
         self.handler: Handler | None = None
         self.roles: Any = _ROLES
-        self.failure: Exception | None = None
+        self.failure: BaseException | None = None
         self.failed_at = 0.0
         self.running = 0
         self._superseded = False
@@ -261,15 +262,24 @@ class ScriptHost:
             async with self._serve(version, loaded):
                 version.ready.set()
                 await version.unused.wait()
-        except Exception as error:
-            if version.ready.is_set():
-                logger.exception("script %s failed outside of its requests", version.path)
-            version.failure = error
-            version.failed_at = trio.current_time()
-            version.ready.set()
+        except BaseException as error:  # noqa: ASYNC103 - what passes through is raised
+            own, passing = divide(error)
+            if own is not None:
+                self._failed(version, own)
+            if passing is error:
+                raise
+            if passing is not None:
+                raise passing from None  # noqa: ASYNC104 - Cancelled is in it
         finally:
             if loaded is not None:
                 loaded.forget()
+
+    def _failed(self, version: _Version, error: BaseException) -> None:
+        if version.ready.is_set():
+            logger.error("script %s failed outside of its requests", version.path, exc_info=error)
+        version.failure = error
+        version.failed_at = trio.current_time()
+        version.ready.set()
 
     @property
     def _crew(self) -> Crew:
