@@ -18,6 +18,7 @@ import trio
 
 from trifcgi.cgi import complete_head, end_of_head, error_response, is_bodyless
 from trifcgi.errors import ResponseError
+from trifcgi.failure import divide
 from trifcgi.limits import Limits, Timeouts
 from trifcgi.protocol.constants import Role
 from trifcgi.request import Handler, Request, RequestStream, ResponseStream, StopSignal
@@ -346,10 +347,15 @@ class _Exchange(Request):
                 with self._scope:
                     try:
                         await _awaited(self.connection.handler(self))
-                    except (Exception, SystemExit):  # noqa: BLE001 - logged: it ends one request
-                        failed = not self._aborted
+                    except BaseException as error:  # noqa: ASYNC103 - what passes through is raised
+                        own, passing = divide(error)
+                        failed = own is not None and not self._aborted
                         if failed and not self.too_large:
-                            _log.exception("%a: the application failed", self.method)
+                            _log.error("%a: the application failed", self.method, exc_info=own)
+                        if passing is error:
+                            raise
+                        if passing is not None:
+                            raise passing from None  # noqa: ASYNC104 - Cancelled is in it
             watch.cancel_scope.cancel(reason="the request has ended")
         self._end(failed, timed_out=timeout.cancelled_caught)
 

@@ -1,5 +1,6 @@
 """HTTP/1.1 in front of a handler: over memory, in plain bytes."""
 
+import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 
@@ -210,12 +211,15 @@ async def test_the_absolute_form_means_its_path() -> None:
         await browser.until(b"hello\r\n0\r\n\r\n")
 
 
+@pytest.mark.parametrize("what", [RuntimeError, SystemExit, asyncio.CancelledError])
 @pytest.mark.parametrize("when", ["before", "after"])
-async def test_a_handler_that_fails_ends_its_request_only_or_cuts_it(when: str) -> None:
+async def test_a_handler_that_fails_ends_its_request_only_or_cuts_it(
+    when: str, what: type[BaseException]
+) -> None:
     async def fail(request: trifcgi.Request) -> None:
         if when == "after":
             await request.stdout.send_all(HEAD + b"begun")
-        raise RuntimeError(when)
+        raise what(when)
 
     async with connected(fail) as browser:
         await browser.send(GET)
