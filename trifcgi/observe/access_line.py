@@ -82,7 +82,7 @@ _CODES: Final = [b""] * 1000
 _CODES_2: Final = [b""] * 1000
 
 # Requests whose lines are formed together at most, and bytes of their params.
-_MOST_UNFORMED: Final = 64
+_MOST_UNFORMED: Final = 32
 _MOST_HELD: Final = 256 * 1024
 
 
