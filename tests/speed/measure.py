@@ -86,7 +86,7 @@ def instructions(kind: str, rounds: int = 2) -> float:
         with loaded(kind, counter="callgrind", argument=marker, wrapper=valgrind) as load:
             load.rounds(_warm(kind))
             # The first time, code is instrumented that was only run before. By twos, as it takes
-            # two rounds to send all mixed requests, and to fill a batch of the access log.
+            # two rounds to send all mixed requests; the access log forms its lines once a round.
             for number in (2, 2, 2 + rounds):
                 load.ask(b"b")
                 load.rounds(number)
